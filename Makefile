@@ -1,0 +1,59 @@
+# Each target does the set-up that it needs, once: one virtual environment with two stamps, `run`
+# (the package alone, so that `make demo` starts soon) and `dev` (the tools besides).
+
+VENV ?= .venv
+PYTHON ?=
+WORKERS ?= 2
+ARGS ?=
+BENCH ?= $(sort $(wildcard benchmarks/[!_]*.py))
+
+BIN := $(VENV)/bin
+RUN := $(VENV)/.stamp-run
+DEV := $(VENV)/.stamp-dev
+INSTALL = scripts/make-venv "$(VENV)" "$(PYTHON)" && echo "Setting up $(VENV) (once)" && \
+  $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test test-slow bench lint format notebooks clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | \
+	  while IFS='|' read -r name text; do printf '%-18s %s\n' "$$name" "$$text"; done
+	@echo 'Variables: ARGS="-k kernel" (passed on), WORKERS=2, BENCH=benchmarks/x.py, PYTHON=python3.12, VENV=.venv'
+
+demo: $(RUN) ## set up once, then `implicit-ntk run`
+	@$(BIN)/implicit-ntk run $(ARGS)
+
+test: $(DEV) ## set up once, then the tests, the slow ones left out
+	@$(BIN)/pytest -n $(WORKERS) $(ARGS)
+
+test-slow: $(DEV) ## every test
+	@$(BIN)/pytest -n $(WORKERS) -m "" $(ARGS)
+
+bench: $(DEV) ## every script in benchmarks/, or those named by BENCH
+	@for script in $(BENCH); do echo "== $$script"; $(BIN)/python "$$script" $(ARGS) || exit 1; done
+
+lint: $(DEV) ## ruff and pyright, changing nothing
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/pyright --pythonpath $(BIN)/python
+
+format: $(DEV) ## ruff, changing what it can mend
+	@$(BIN)/ruff check --quiet --fix .
+	@$(BIN)/ruff format --quiet .
+
+notebooks: $(DEV) ## run every notebook and keep its output in it
+	@$(BIN)/python scripts/run_notebooks.py $(sort $(wildcard notebooks/*.ipynb))
+
+clean: ## remove the virtual environment, build products and caches; runs/ stays
+	@rm -rf "$(VENV)" build dist .pytest_cache .ruff_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(RUN): pyproject.toml constraints.txt
+	@$(INSTALL) -e .
+	@touch $@
+
+$(DEV): pyproject.toml constraints.txt
+	@$(INSTALL) -e '.[dev]'
+	@touch $(RUN) $@

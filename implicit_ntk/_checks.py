@@ -1,0 +1,81 @@
+"""The door: what is asked of shapes, dtypes and values before any work, in one line each."""
+
+from collections.abc import Iterable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+AnyArray = Array | np.ndarray
+
+
+def check_batch(
+    X: AnyArray, in_size: int, leaves: Iterable[object] = (), name: str = "X"
+) -> Float[Array, "n d"]:
+    """A batch of rows as a JAX array.
+
+    Raises `ValueError` for a wrong shape, an empty batch or values that are not finite, `TypeError`
+    for integers or for a dtype other than the network's.
+    """
+    shape = np.shape(X)
+    if len(shape) != 2:
+        raise ValueError(f"{name} must have shape (n, d), one row a sample, got {shape}; reshape it")
+    if shape[1] != in_size:
+        raise ValueError(
+            f"{name} has {shape[1]} features but the network takes in_size={in_size}; "
+            f"pass {name} of shape (n, {in_size})"
+        )
+    if shape[0] == 0:
+        raise ValueError(f"{name} is empty; pass at least one row")
+    X = check_floating(X, name)
+    dtypes = {leaf.dtype for leaf in leaves if eqx_is_inexact(leaf)}
+    if dtypes and X.dtype not in dtypes:
+        want = sorted(map(str, dtypes))[0]
+        raise TypeError(f"{name} is {X.dtype} but the network is {want}; cast {name} with .astype('{want}')")
+    return X
+
+
+def check_targets(y: AnyArray, n: int, name: str = "y") -> Float[Array, " n"]:
+    """Targets `(n,)`, finite and floating; raises as `check_batch`."""
+    if np.shape(y) != (n,):
+        raise ValueError(f"{name} must have shape ({n},), one target a row, got {np.shape(y)}")
+    return check_floating(y, name)
+
+
+def check_times(times: AnyArray, name: str = "times") -> Float[Array, " T"]:
+    """Times `(T,)`: finite, not negative, increasing."""
+    values = np.asarray(times, dtype=float)
+    if values.ndim != 1 or values.size == 0:
+        raise ValueError(f"{name} must be a non-empty vector of times, got shape {values.shape}")
+    if not np.isfinite(values).all() or values[0] < 0 or (np.diff(values) <= 0).any():
+        raise ValueError(f"{name} must be finite, not negative and increasing; sort them and drop repeats")
+    return jnp.asarray(values)
+
+
+def check_floating(value: AnyArray, name: str) -> Float[Array, "..."]:
+    """A floating-point array whose values, where they are known, are finite."""
+    if not jnp.issubdtype(jnp.result_type(value), jnp.floating):
+        raise TypeError(
+            f"{name} must be floating point, got {jnp.result_type(value)}; convert it with .astype(float)"
+        )
+    if not isinstance(value, jax.core.Tracer) and not np.isfinite(np.asarray(value)).all():
+        raise ValueError(f"{name} holds NaN or infinite values; remove or replace them")
+    return jnp.asarray(value)
+
+
+def check_choice(value: str, choices: Iterable[str], name: str) -> None:
+    """Raise `ValueError` for a name that is none of the choices."""
+    if value not in tuple(choices):
+        raise ValueError(f"{name} must be one of {tuple(choices)}, got {value!r}")
+
+
+def check_positive(value: object, name: str) -> None:
+    """Raise `ValueError` unless `value` is a positive integer."""
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} must be a positive integer, got {value!r}")
+
+
+def eqx_is_inexact(leaf: object) -> bool:
+    """Is the leaf a floating-point array?"""
+    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)

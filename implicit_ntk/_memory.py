@@ -1,0 +1,25 @@
+"""How much memory there is, and the refusal to ask for more."""
+
+import os
+
+import jax
+
+
+def memory_limit() -> int:
+    """Bytes that one computation may use: half of what the device has, or `IMPLICIT_NTK_MEMORY` bytes."""
+    asked = os.environ.get("IMPLICIT_NTK_MEMORY")
+    if asked is not None:
+        return int(asked)
+    stats = jax.devices()[0].memory_stats() or {}
+    total = stats.get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return total // 2
+
+
+def require_memory(nbytes: int, what: str, remedy: str) -> None:
+    """Raise `MemoryError` with the number and the remedy where `nbytes` is past the limit."""
+    limit = memory_limit()
+    if nbytes > limit:
+        raise MemoryError(
+            f"{what} needs {nbytes / 2**30:.2g} GiB, past the limit of {limit / 2**30:.2g} GiB; {remedy}, "
+            "or set IMPLICIT_NTK_MEMORY (bytes)"
+        )

@@ -1,0 +1,198 @@
+"""Gradient flow of a network, recorded at requested times."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, PyTree
+
+from implicit_ntk._checks import check_batch, check_targets, check_times
+from implicit_ntk.dynamics._euler import AbstractIntegrator
+from implicit_ntk.dynamics._problem import FlowProblem
+from implicit_ntk.dynamics._record import Record, record
+from implicit_ntk.dynamics._trajectory import Trajectory
+from implicit_ntk.equilibrium import (
+    ADJOINT,
+    FORWARD,
+    ConvergenceError,
+    Method,
+    Policy,
+    Status,
+    checked,
+    failure_index,
+    failure_messages,
+    has_tracer,
+)
+from implicit_ntk.jacobian import check_request
+from implicit_ntk.networks import AbstractNetwork
+
+
+class FlowState(eqx.Module):
+    """Where a run stands between two requested times: all that is needed to go on."""
+
+    integrator: PyTree
+    z_test: PyTree[Array] | None
+
+
+def gradient_flow(
+    net: AbstractNetwork,
+    X: Float[Array, "n d"],
+    y: Float[Array, " n"],
+    times: Float[Array, " T"],
+    integrator: AbstractIntegrator,
+    X_test: Float[Array, "q d"] | None = None,
+    y_test: Float[Array, " q"] | None = None,
+    method: Method | None = None,
+) -> Trajectory:
+    """Integrate `dtheta/dt = -J^T (u - y)` from the network as it is, to the last of `times`.
+
+    The predictions obey `du/dt = -H(t)(u - y)` (GG22, Lemma 4.1). Steps are the integrator's own;
+    what is recorded at the requested times is solved for there, to the method's tolerance.
+
+    **Arguments:** `X` (n, d), `y` (n,) targets; `times` (T,), increasing, from 0 on; `integrator` such as
+    `Euler(dt)`; `X_test` (q, d) and `y_test` (q,) to watch; `method`, None for the network's default.
+
+    **Returns:** a `Trajectory`. Its metrics: `train_error`, `test_error` (share of wrong signs, a zero
+    half wrong), `test_loss` (`||f - y_test||^2 / 2`), `contraction` (`gamma ||A(t)||`), `distance_A` and
+    so on (`||A(t) - A(0)||_F`), `residual` (the largest of the recorded solve), `integrator_error`
+    (`||u_numerical - u||` of the same steps on the linearised dynamics), and the running counts
+    `steps`, `forward_evaluations`, `adjoint_evaluations`.
+
+    **Raises:** `ValueError` or `TypeError` for bad input, and for a step that is unstable;
+    `ConvergenceError` where a solve fails on the way, with the time it got to (`on_failure="report"`
+    returns the run up to there).
+    """
+    times = check_times(times)
+    problem, method = _posed(net, X, y, X_test, y_test, method)
+    problem = integrator.check(problem)
+    traj = _run(problem, integrator, times.astype(problem.train.X.dtype))
+    return _reported(traj, method)
+
+
+def pose(
+    net: AbstractNetwork,
+    X: Float[Array, "n d"],
+    y: Float[Array, " n"],
+    X_test: Float[Array, "q d"] | None = None,
+    y_test: Float[Array, " q"] | None = None,
+    method: Method | None = None,
+) -> FlowProblem:
+    """The problem that `gradient_flow` solves, for those who drive it from a loop of their own.
+
+    `state = start(problem, integrator)`, then `state, rec = segment(problem, integrator, state, time)`
+    for each time, and `assemble` at the end. Raises as `gradient_flow`.
+    """
+    return _posed(net, X, y, X_test, y_test, method)[0]
+
+
+@eqx.filter_jit
+def start(problem: FlowProblem, integrator: AbstractIntegrator) -> FlowState:
+    """The state at t = 0."""
+    with problem.method.products():
+        z_test = None
+        if problem.test is not None:
+            z_test = problem.net.initial_state(problem.test.injected(problem.net))
+        return FlowState(integrator.init(problem), z_test)
+
+
+@eqx.filter_jit
+def segment(
+    problem: FlowProblem, integrator: AbstractIntegrator, state: FlowState, time: Float[Array, ""]
+) -> tuple[FlowState, Record]:
+    """Go on to `time` and measure there."""
+    with problem.method.products():
+        moved = integrator.advance(problem, state.integrator, time)
+        rec = record(problem, integrator, moved, time, state.z_test)
+        return FlowState(moved, rec.z_test), rec
+
+
+def assemble(
+    problem: FlowProblem,
+    integrator: AbstractIntegrator,
+    times: Float[Array, " T"],
+    state: FlowState,
+    records: Record,
+) -> Trajectory:
+    """A trajectory from the last state and the records, stacked along time."""
+    last = state.integrator
+    return Trajectory(
+        times=times,
+        u=records.u,
+        f=records.f,
+        loss=records.loss,
+        metrics=records.metrics,
+        net=problem.network(integrator.leaves_at(problem, last, times[-1])),
+        steps=last.steps,
+        forward_evaluations=last.forward_evaluations,
+        adjoint_evaluations=last.adjoint_evaluations,
+        status=jnp.max(records.status),
+    )
+
+
+@eqx.filter_jit
+def _run(problem: FlowProblem, integrator: AbstractIntegrator, times: Float[Array, " T"]) -> Trajectory:
+    def body(state: FlowState, time: Float[Array, ""]) -> tuple[FlowState, Record]:
+        state, rec = segment(problem, integrator, state, time)
+        return state, eqx.tree_at(lambda r: r.z_test, rec, None, is_leaf=lambda x: x is None)
+
+    with problem.method.products():
+        state, records = lax.scan(body, start(problem, integrator), times)
+        return assemble(problem, integrator, times, state, records)
+
+
+def _posed(
+    net: AbstractNetwork,
+    X: Float[Array, "n d"],
+    y: Float[Array, " n"],
+    X_test: Float[Array, "q d"] | None,
+    y_test: Float[Array, " q"] | None,
+    method: Method | None,
+) -> tuple[FlowProblem, Method]:
+    X, method, _ = check_request(net, X, method)
+    y = check_targets(y, X.shape[0]).astype(X.dtype)
+    if X_test is None and y_test is not None:
+        raise ValueError("y_test needs X_test; pass both, or X_test alone")
+    if X_test is not None:
+        X_test = check_batch(X_test, net.in_size, jax.tree.leaves(net), "X_test")
+        y_test = None if y_test is None else check_targets(y_test, X_test.shape[0], "y_test").astype(X.dtype)
+
+    def run(policy: Policy) -> FlowProblem:
+        return _pose(net, X, y, X_test, y_test, method, policy)
+
+    inputs = (net, X, y, X_test, y_test)
+    solves = checked(
+        run, lambda p: {FORWARD: p.start.equilibrium, ADJOINT: p.start.adjoint}, method.on_failure, inputs
+    )
+    return solves, method
+
+
+@eqx.filter_jit
+def _pose(
+    net: AbstractNetwork,
+    X: Array,
+    y: Array,
+    X_test: Array | None,
+    y_test: Array | None,
+    method: Method,
+    policy: Policy,
+) -> FlowProblem:
+    with method.products():
+        return FlowProblem.pose(net, X, y, X_test, y_test, method, policy)
+
+
+def _reported(traj: Trajectory, method: Method) -> Trajectory:
+    """Raise for a failed run under the policy `raise`; the two others have it in `status` and as NaN."""
+    if method.on_failure != "raise":
+        return traj
+    if has_tracer(traj):
+        messages = failure_messages("solve along the flow")
+        failed = traj.status > Status.STALLED
+        u = eqx.branched_error_if(traj.u, failed, failure_index(traj.status), messages)
+        return eqx.tree_at(lambda traj: traj.u, traj, u)
+    if traj.status > Status.STALLED:
+        healthy = np.isfinite(np.asarray(traj.loss))
+        until = f"after t={float(traj.times[healthy][-1]):g}" if healthy.any() else "at the start"
+        sentence = failure_messages("solve along the flow")[int(failure_index(traj.status))]
+        raise ConvergenceError(f"{until}: {sentence}; on_failure='report' returns the run up to there")
+    return traj

@@ -1,0 +1,126 @@
+"""The linearised twin of gradient flow: the kernel frozen, everything in closed form."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from implicit_ntk._checks import check_floating, check_targets
+from implicit_ntk.kernel import check_kernel, resolution_of
+
+
+class LinearizedFlow(eqx.Module):
+    """`uhat(t) = y - e^{-Ht} (y - u0)` by the eigenvectors `H = Q diag(lam) Q^T` (GG22, Lemma 4.2).
+
+    Eigenvalues at or below zero, which rounding makes of small ones, are taken as zero: such a mode
+    does not move.
+    """
+
+    eigenvalues: Float[Array, " n"]
+    eigenvectors: Float[Array, "n n"]
+    u0: Float[Array, " n"]
+    y: Float[Array, " n"]
+
+    def __call__(self, t: float | Float[Array, " T"]) -> Float[Array, "..."]:
+        """`uhat(t)`: (n,) for a scalar time, (T, n) for a vector; `t = inf` as in `limit`."""
+        return self._over_times(t, self._train_at)
+
+    def at(
+        self, t: float | Float[Array, " T"], k0: Float[Array, "q n"], f0: Float[Array, " q"]
+    ) -> Float[Array, "..."]:
+        """The twin on unseen data: `f0 + k0 Q diag((1 - e^{-lam t})/lam) Q^T (y - u0)`.
+
+        **Arguments:** `k0` (q, n), the cross kernel `ntk(net, X_test, X)` at initialisation; `f0` (q,),
+        the outputs there. **Returns** (q,) or (T, q). Raises `ValueError` for shapes that do not fit.
+        """
+        k0, f0 = self._check_unseen(k0, f0)
+        return self._over_times(t, lambda t: f0 + k0 @ (self.eigenvectors @ self._integrated(t)))
+
+    def limit(
+        self, k0: Float[Array, "q n"] | None = None, f0: Float[Array, " q"] | None = None
+    ) -> Float[Array, "..."]:
+        """`t = inf`: `y` on the data, `f0 + k0 H^{-1} (y - u0)` on unseen data.
+
+        Raises `ValueError` (inside a transformation: Equinox's runtime error) where `lambda_min` is not
+        resolved in this dtype: whether the slowest mode is ever learnt is then not known.
+        """
+        infinity = jnp.asarray(jnp.inf, self.y.dtype)
+        return self(infinity) if k0 is None else self.at(infinity, k0, f0)
+
+    @property
+    def resolved(self) -> Array:
+        """Is the smallest eigenvalue above rounding and the default tolerances?"""
+        return self.eigenvalues[0] > resolution_of(self.eigenvalues)
+
+    def _train_at(self, t: Float[Array, ""]) -> Float[Array, " n"]:
+        return self.y - self.eigenvectors @ (self._decay(t) * self._coefficients())
+
+    def _integrated(self, t: Float[Array, ""]) -> Float[Array, " n"]:
+        """`(1 - e^{-lam t})/lam` times the coefficients; `t` where `lam` is zero."""
+        positive = self.eigenvalues > 0
+        lam = jnp.where(positive, self.eigenvalues, 1)
+        factor = jnp.where(positive, -jnp.expm1(-lam * t) / lam, t)
+        return factor * self._coefficients()
+
+    def _decay(self, t: Float[Array, ""]) -> Float[Array, " n"]:
+        lam = jnp.maximum(self.eigenvalues, 0)
+        return jnp.where(lam > 0, jnp.exp(-jnp.where(lam > 0, lam, 1) * t), 1)
+
+    def _coefficients(self) -> Float[Array, " n"]:
+        return self.eigenvectors.T @ (self.y - self.u0)
+
+    def _over_times(self, t: float | Float[Array, " T"], value: object) -> Float[Array, "..."]:
+        t = self._check_times(t)
+        with jax.default_matmul_precision("highest"):
+            return value(t) if t.ndim == 0 else jax.vmap(value)(t)
+
+    def _check_times(self, t: float | Float[Array, " T"]) -> Float[Array, "..."]:
+        t = jnp.asarray(t, self.y.dtype)
+        if t.ndim > 1:
+            raise ValueError(f"t must be a scalar or a vector of times, got shape {t.shape}")
+        message = (
+            "t = inf asks for the limit, but lambda_min is not resolved in this dtype: compute the kernel "
+            "in float64, or ask for a finite t"
+        )
+        unknown = jnp.any(jnp.isinf(t)) & ~self.resolved
+        if isinstance(unknown, jax.core.Tracer):
+            return eqx.error_if(t, unknown, message)
+        if unknown:
+            raise ValueError(message)
+        if not isinstance(t, jax.core.Tracer) and not jnp.all(t >= 0):
+            raise ValueError("t must be >= 0; the flow starts at t = 0")
+        return t
+
+    def _check_unseen(
+        self, k0: Float[Array, "q n"], f0: Float[Array, " q"] | None
+    ) -> tuple[Float[Array, "q n"], Float[Array, " q"]]:
+        k0 = check_floating(k0, "k0")
+        if f0 is None or k0.ndim != 2 or k0.shape[1] != self.y.size:
+            raise ValueError(
+                f"k0 must have shape (q, {self.y.size}), as ntk(net, X_test, X) has it, and f0 (q,); got "
+                f"{k0.shape} and {None if f0 is None else jnp.shape(f0)}"
+            )
+        return k0, check_targets(f0, k0.shape[0], "f0")
+
+
+def linearized_flow(
+    H: Float[Array, "n n"], u0: Float[Array, " n"], y: Float[Array, " n"]
+) -> LinearizedFlow:
+    """Gradient flow with the kernel `H` frozen, from the outputs `u0` towards the targets `y`.
+
+    One eigendecomposition; then `lin(t)` on the data, `lin.at(t, k0, f0)` on unseen data,
+    `lin.limit(...)` at `t = inf`. The loss is `||u - y||^2 / 2`, without 1/n.
+
+    **Raises:** `ValueError` for shapes that do not fit, for values that are not finite, and for an `H`
+    with an eigenvalue more negative than rounding explains.
+    """
+    H = check_kernel(H)
+    u0, y = check_targets(u0, H.shape[0], "u0"), check_targets(y, H.shape[0], "y")
+    lam, Q = jnp.linalg.eigh(H)
+    negative = lam[0] < -resolution_of(jnp.abs(lam)[jnp.argsort(jnp.abs(lam))])
+    if not isinstance(negative, jax.core.Tracer) and negative:
+        raise ValueError(
+            f"H has the eigenvalue {float(lam[0]):.2e}, which rounding does not explain; a kernel is "
+            "positive semidefinite, pass H = ntk(net, X)"
+        )
+    return LinearizedFlow(lam, Q, u0.astype(H.dtype), y.astype(H.dtype))

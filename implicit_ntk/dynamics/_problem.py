@@ -1,0 +1,136 @@
+"""A training problem: network, data and method, with the kernel at initialisation."""
+
+import dataclasses
+from typing import Self
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from implicit_ntk.equilibrium import Equilibrium, Method, Policy
+from implicit_ntk.jacobian import Linearization, build, default_kind, from_linearization, linearize
+from implicit_ntk.networks import AbstractNetwork, trained_leaves, with_leaves
+
+Leaves = dict[str, Float[Array, "..."]]
+
+
+class Data(eqx.Module):
+    """Inputs, targets (None where only predictions are wanted), and what training does not change there.
+
+    `baseline` is what the network subtracts from its outputs, `phi` its injection (None where that
+    depends on what is trained).
+    """
+
+    X: Float[Array, "n d"]
+    y: Float[Array, " n"] | None
+    baseline: Float[Array, " n"] | float
+    phi: PyTree[Array] | None
+
+    @classmethod
+    def of(
+        cls, net: AbstractNetwork, X: Float[Array, "n d"], y: Float[Array, " n"] | None, method: Method
+    ) -> Self:
+        """The data as this network sees it."""
+        phi = net.inject(X) if net.injection_is_fixed else None
+        return cls(X, y, net.baseline(X, method), phi)
+
+    def injected(self, net: AbstractNetwork) -> PyTree[Array]:
+        """The injection, which is computed anew only where training changes it."""
+        return net.inject(self.X) if self.phi is None else self.phi
+
+
+class States(eqx.Module):
+    """Equilibria and adjoint states of the training data."""
+
+    equilibrium: Equilibrium
+    adjoint: Equilibrium
+
+    @property
+    def status(self) -> Array:
+        """The worst status of all the solves."""
+        return jnp.maximum(jnp.max(self.equilibrium.status), jnp.max(self.adjoint.status))
+
+
+class FlowProblem(eqx.Module):
+    """Train `net` on `train` under the square loss `||u - y||^2 / 2`, watching `test`.
+
+    `net` is the network at initialisation, `start` its states there, `eigenvalues` and `eigenvectors`
+    those of its kernel `H(0)`.
+    """
+
+    net: AbstractNetwork
+    train: Data
+    test: Data | None
+    method: Method
+    start: States
+    eigenvalues: Float[Array, " n"]
+    eigenvectors: Float[Array, "n n"]
+
+    @classmethod
+    def pose(
+        cls,
+        net: AbstractNetwork,
+        X: Float[Array, "n d"],
+        y: Float[Array, " n"],
+        X_test: Float[Array, "q d"] | None,
+        y_test: Float[Array, " q"] | None,
+        method: Method,
+        policy: Policy,
+    ) -> Self:
+        """Solve at initialisation, form `H(0)` and decompose it: n^3 flops, once a run."""
+        J = build(net, X, method, policy, default_kind(net))
+        lam, Q = jnp.linalg.eigh(sum(J.kernel_blocks(J).values()))
+        start = States(J.linearization.equilibrium, J.linearization.adjoint)
+        test = None if X_test is None else Data.of(net, X_test, y_test, method)
+        return cls(net, Data.of(net, X, y, method), test, method, start, lam, Q)
+
+    @property
+    def initial_leaves(self) -> Leaves:
+        """The trained leaves at t = 0."""
+        return trained_leaves(self.net)
+
+    @property
+    def initial_residual(self) -> Float[Array, " n"]:
+        """`u(0) - y`."""
+        return self.residual(self.at(self.initial_leaves, self.start))
+
+    def network(self, leaves: Leaves) -> AbstractNetwork:
+        """The network with its trained leaves replaced."""
+        return with_leaves(self.net, leaves)
+
+    def at(self, leaves: Leaves, states: States) -> Linearization:
+        """The linearisation at states that are solved for."""
+        net = self.network(leaves)
+        phi = self.train.injected(net)
+        return Linearization(net, self.train.X, phi, states.equilibrium, states.adjoint, self.method)
+
+    def solve(
+        self,
+        leaves: Leaves,
+        z0: PyTree[Array],
+        p0: PyTree[Array],
+        slack_z: Float[Array, ""],
+        slack_p: Float[Array, ""],
+    ) -> States:
+        """The states at other leaves, from guesses, each solve `slack` looser than the method asks."""
+        method = _loosened(self.method, slack_z, slack_p)
+        at = linearize(self.network(leaves), self.train.X, method, "report", z0, p0, self.train.phi)
+        return States(at.equilibrium, at.adjoint)
+
+    def residual(self, at: Linearization) -> Float[Array, " n"]:
+        """`r = u - y`."""
+        return at.outputs - self.train.baseline - self.train.y
+
+    def gradient(self, leaves: Leaves, states: States) -> Leaves:
+        """`J^T r`, the gradient of the loss, by name."""
+        at = self.at(leaves, states)
+        return from_linearization(at).pull(self.residual(at))
+
+
+def _loosened(method: Method, slack_z: Float[Array, ""], slack_p: Float[Array, ""]) -> Method:
+    solver = dataclasses.replace(method.solver, atol=method.solver.atol + slack_z)
+    linear = method.adjoint.linear_solver
+    adjoint = dataclasses.replace(
+        method.adjoint, linear_solver=dataclasses.replace(linear, atol=linear.atol + slack_p)
+    )
+    return dataclasses.replace(method, solver=solver, adjoint=adjoint)

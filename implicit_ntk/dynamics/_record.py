@@ -1,0 +1,109 @@
+"""What is measured at a requested time."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PyTree
+
+from implicit_ntk.dynamics._euler import AbstractIntegrator, EulerState
+from implicit_ntk.dynamics._problem import Data, FlowProblem, Leaves
+from implicit_ntk.equilibrium import Equilibrium, Status
+from implicit_ntk.networks import AbstractNetwork, solve_injected
+
+
+class Record(eqx.Module):
+    """The run at one time; `z_test` starts the next record's solve."""
+
+    u: Float[Array, " n"]
+    f: Float[Array, " q"] | None
+    loss: Float[Array, ""]
+    metrics: dict[str, Array]
+    status: Int[Array, ""]
+    z_test: PyTree[Array] | None
+
+
+def record(
+    problem: FlowProblem,
+    integrator: AbstractIntegrator,
+    state: EulerState,
+    time: Float[Array, ""],
+    z_test: PyTree[Array] | None,
+) -> Record:
+    """Solve at dense output, to the method's own tolerance, and measure. NaN after a failure."""
+    leaves = integrator.leaves_at(problem, state, time)
+    net = problem.network(leaves)
+    u, eq = _outputs(problem, net, problem.train, state.states.equilibrium.z)
+    status = jnp.maximum(state.status, jnp.max(eq.status))
+    f = None
+    if problem.test is not None:
+        f, eq_test = _outputs(problem, net, problem.test, z_test)
+        status, z_test = jnp.maximum(status, jnp.max(eq_test.status)), eq_test.z
+    metrics = _metrics(problem, integrator, state, time, leaves, net, eq, u, f)
+    return _void_after_failure(Record(u, f, _loss(u, problem.train.y), metrics, status, z_test))
+
+
+def _outputs(
+    problem: FlowProblem, net: AbstractNetwork, data: Data, z0: PyTree[Array] | None
+) -> tuple[Float[Array, " n"], Equilibrium]:
+    phi = data.injected(net)
+    eq = solve_injected(net, phi, z0, problem.method, "report")
+    return net.readout(eq.z, phi) - data.baseline, eq
+
+
+def _metrics(
+    problem: FlowProblem,
+    integrator: AbstractIntegrator,
+    state: EulerState,
+    time: Float[Array, ""],
+    leaves: Leaves,
+    net: AbstractNetwork,
+    eq: Equilibrium,
+    u: Float[Array, " n"],
+    f: Float[Array, " q"] | None,
+) -> dict[str, Array]:
+    metrics = {
+        "train_error": _error(u, problem.train.y),
+        "contraction": net.contraction(),
+        "residual": jnp.max(eq.residual),
+        "integrator_error": _integrator_error(problem, integrator, state, time),
+        "steps": state.steps,
+        "forward_evaluations": state.forward_evaluations,
+        "adjoint_evaluations": state.adjoint_evaluations,
+    }
+    for name, start in problem.initial_leaves.items():
+        metrics[f"distance_{name}"] = jnp.sqrt(jnp.sum((leaves[name] - start) ** 2))
+    if f is not None and problem.test.y is not None:
+        metrics["test_loss"] = _loss(f, problem.test.y)
+        metrics["test_error"] = _error(f, problem.test.y)
+    return metrics
+
+
+def _integrator_error(
+    problem: FlowProblem, integrator: AbstractIntegrator, state: EulerState, time: Float[Array, ""]
+) -> Float[Array, ""]:
+    """`||u_numerical - u||` of the linearised dynamics, where both are known."""
+    exact = jnp.exp(-jnp.maximum(problem.eigenvalues, 0) * time)
+    excess = integrator.amplification_at(problem, state, time) - exact
+    modes = problem.eigenvectors.T @ problem.initial_residual
+    return jnp.sqrt(jnp.sum((excess * modes) ** 2))
+
+
+def _loss(u: Float[Array, " n"], y: Float[Array, " n"]) -> Float[Array, ""]:
+    return jnp.sum((u - y) ** 2) / 2
+
+
+def _error(u: Float[Array, " n"], y: Float[Array, " n"]) -> Float[Array, ""]:
+    """The share of signs that are wrong; an output of exactly zero is half wrong."""
+    return jnp.mean((u * y < 0) + (u * y == 0) / 2)
+
+
+def _void_after_failure(rec: Record) -> Record:
+    failed = rec.status > Status.STALLED
+
+    def void(x: Array) -> Array:
+        return jnp.where(failed, jnp.nan, x) if jnp.issubdtype(x.dtype, jnp.floating) else x
+
+    values = (rec.u, rec.f, rec.loss, rec.metrics)
+    return eqx.tree_at(
+        lambda r: (r.u, r.f, r.loss, r.metrics), rec, jax.tree.map(void, values), is_leaf=lambda x: x is None
+    )

@@ -1,0 +1,39 @@
+"""What a run leaves behind."""
+
+from typing import Any
+
+import equinox as eqx
+from jaxtyping import Array, Float, Int
+
+from implicit_ntk.equilibrium import Method
+from implicit_ntk.networks import AbstractNetwork
+
+
+class Trajectory(eqx.Module):
+    """A training run, recorded at the requested times.
+
+    - `times` (T,); `u` (T, n), the outputs on the training data; `f` (T, n_test), on unseen data, or None.
+    - `loss` (T,): `||u - y||^2 / 2`.
+    - `metrics`: a dictionary of (T,) arrays; see `gradient_flow`.
+    - `net`: the network at the last requested time.
+    - `steps`, `forward_evaluations`, `adjoint_evaluations`: integrator steps, and applications of the
+      cell and of its transpose to the whole batch, that the steps took (records not counted).
+    - `status`: a `Status`, that of the worst solve of the run; after a failure the run stands still and
+      its later records are NaN.
+    """
+
+    times: Float[Array, " T"]
+    u: Float[Array, "T n"]
+    f: Float[Array, "T q"] | None
+    loss: Float[Array, " T"]
+    metrics: dict[str, Float[Array, " T"]]
+    net: AbstractNetwork
+    steps: Int[Array, ""]
+    forward_evaluations: Int[Array, ""]
+    adjoint_evaluations: Int[Array, ""]
+    status: Int[Array, ""]
+
+
+def predict(traj: Trajectory, X: Float[Array, "n d"], method: Method | None = None) -> Float[Array, " n"]:
+    """The outputs (n,) on `X` of the network at the end of a run; raises as the network does."""
+    return traj.net(X, method)

@@ -1,0 +1,142 @@
+"""Ways to differentiate through an equilibrium; each runs the solve that its derivatives need."""
+
+import abc
+from typing import Any
+
+import equinox as eqx
+import jax
+from jax import lax
+from jaxtyping import Array, PyTree
+
+from implicit_ntk._checks import check_positive
+from implicit_ntk.equilibrium._driver import Equilibrium, Iteration, iterate, unroll
+from implicit_ntk.equilibrium._linear import AbstractLinearSolver, Neumann, check_linear_solver
+from implicit_ntk.equilibrium._policy import Policy, guard_adjoint, guard_forward
+from implicit_ntk.equilibrium._rule import LinearMap, ParametricMap, both_modes, reverse_only
+from implicit_ntk.equilibrium._solver import AbstractSolver
+
+
+class Problem(eqx.Module):
+    """A fixed-point problem `z = f(z, args)` as an adjoint gets it."""
+
+    f: ParametricMap
+    args: Any
+    batch_ndim: int
+    policy: Policy
+
+    def iteration(self, solver: AbstractSolver) -> Iteration:
+        """The problem at its arguments, ready to be iterated."""
+        return Iteration(
+            lambda z: self.f(z, self.args), solver, solver.tolerance, self.batch_ndim
+        )
+
+
+class AbstractAdjoint(eqx.Module):
+    """Solves a problem and attaches derivatives with respect to `args` (never to the guess)."""
+
+    @abc.abstractmethod
+    def solve(self, problem: Problem, solver: AbstractSolver, z0: PyTree[Array]) -> Equilibrium:
+        """The equilibrium, its `z` differentiable in `problem.args`."""
+
+
+class ImplicitAdjoint(AbstractAdjoint):
+    """The implicit function theorem in both modes and to every order (the default).
+
+    `linear_solver` solves the tangent and the cotangent equation alike.
+    """
+
+    linear_solver: AbstractLinearSolver = Neumann()
+
+    def __check_init__(self) -> None:
+        check_linear_solver(self.linear_solver)
+
+    def solve(self, problem: Problem, solver: AbstractSolver, z0: PyTree[Array]) -> Equilibrium:
+        """Solve without derivatives, then attach the rule of `both_modes`."""
+        eq = _solve_without_derivatives(problem, solver, z0)
+        solve = GuardedSolve(self.linear_solver, problem.batch_ndim, problem.policy)
+        return _with_state(eq, both_modes(problem.f, eq.z, problem.args, solve), problem.policy)
+
+
+class ReverseAdjoint(AbstractAdjoint):
+    """The implicit function theorem as a literal `jax.custom_vjp`: reverse mode, first order.
+
+    For training loops that want nothing else. Forward mode, and so Hessians and the kernel by `jvp`,
+    raise JAX's own error; `ImplicitAdjoint` has them, at the same cost.
+    """
+
+    linear_solver: AbstractLinearSolver = Neumann()
+
+    def __check_init__(self) -> None:
+        check_linear_solver(self.linear_solver)
+
+    def solve(self, problem: Problem, solver: AbstractSolver, z0: PyTree[Array]) -> Equilibrium:
+        """Solve without derivatives, then attach the rule of `reverse_only`."""
+        eq = _solve_without_derivatives(problem, solver, z0)
+        solve = GuardedSolve(self.linear_solver, problem.batch_ndim, problem.policy)
+        return _with_state(eq, reverse_only(problem.f, eq.z, problem.args, solve), problem.policy)
+
+
+class Unrolled(AbstractAdjoint):
+    """Differentiate the iteration itself: the reference that the implicit rules are tested against.
+
+    Always runs `depth` evaluations (None: the solver's `max_steps`) and keeps them in memory. The
+    derivative of a truncated iteration lags behind its value.
+    """
+
+    depth: int | None = None
+
+    def __check_init__(self) -> None:
+        if self.depth is not None:
+            check_positive(self.depth, "depth")
+
+    def solve(self, problem: Problem, solver: AbstractSolver, z0: PyTree[Array]) -> Equilibrium:
+        """Run the driver's loop as a `scan`."""
+        depth = solver.max_steps if self.depth is None else self.depth
+        return guard_forward(unroll(problem.iteration(solver), lax.stop_gradient(z0), depth), problem.policy)
+
+
+class JacobianFree(AbstractAdjoint):
+    """Replace `(I - J)^{-1}` by `I`: the derivative of one application at the solution.
+
+    A deliberate surrogate (Fung et al. 2022, "JFB"): a descent direction for contractive maps, not the
+    gradient. One product, no linear solve.
+    """
+
+    def solve(self, problem: Problem, solver: AbstractSolver, z0: PyTree[Array]) -> Equilibrium:
+        """Solve without derivatives; the value is the solution, the derivative that of `f(z*, args)`."""
+        eq = _solve_without_derivatives(problem, solver, z0)
+        once = problem.f(eq.z, problem.args)
+        z = jax.tree.map(lambda z, once: z + (once - lax.stop_gradient(once)), eq.z, once)
+        return _with_state(eq, z, problem.policy)
+
+
+class GuardedSolve(eqx.Module):
+    """The linear solve that a rule is given: its failures are those of `guard_adjoint`."""
+
+    linear_solver: AbstractLinearSolver
+    batch_ndim: int
+    policy: Policy
+
+    def __call__(self, apply: LinearMap, rhs: PyTree[Array]) -> PyTree[Array]:
+        """The `x` of `x = apply(x) + rhs`."""
+        return guard_adjoint(self.linear_solver.solve(apply, rhs, self.batch_ndim), self.policy).z
+
+
+def _solve_without_derivatives(
+    problem: Problem, solver: AbstractSolver, z0: PyTree[Array]
+) -> Equilibrium:
+    arrays, static = eqx.partition((problem, solver, z0), eqx.is_array)
+    problem, solver, z0 = eqx.combine(lax.stop_gradient(arrays), static)
+    eq = iterate(problem.iteration(solver), z0)
+    # Raise before the rule reads the state, so that the cause is told and not its consequence. The NaN
+    # of a failed state comes after the rule, which at a NaN would find that a relu is dead and slopes 0.
+    return lax.stop_gradient(guard_forward(eq, problem.policy) if problem.policy == "raise" else eq)
+
+
+def _with_state(eq: Equilibrium, z: PyTree[Array], policy: Policy) -> Equilibrium:
+    """The solve with the state `z`, which carries the derivatives, and which the policy marks once more.
+
+    Without the mark a derivative that needs no state, as a linear map's, would not know of the failure.
+    """
+    eq = eqx.tree_at(lambda eq: eq.z, eq, z)
+    return eq if policy == "report" else guard_forward(eq, "nan")

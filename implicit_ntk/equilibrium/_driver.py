@@ -1,0 +1,162 @@
+"""The one loop. It evaluates the map, tests each problem on its own residual, and keeps the books.
+
+A problem that is done is frozen: its state, its step count and its status cannot depend on the
+other problems of its batch.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int, PyTree
+
+from implicit_ntk.equilibrium._batch import norms, real_dtype, select, subtract
+from implicit_ntk.equilibrium._solver import AbstractSolver, Map
+from implicit_ntk.equilibrium._status import RUNNING, Status, succeeded
+from implicit_ntk.equilibrium._stopping import STALL_PATIENCE, Tolerance, at_rounding
+
+
+class Equilibrium(eqx.Module):
+    """A solved batch: `z` and, per problem, how well and how it was solved.
+
+    - `z`: the state, with the structure of the initial guess.
+    - `residual`: `||f(z) - z||` at this very `z`.
+    - `error`: estimate of `||z - z*||`, the residual over one minus the observed rate; infinite where
+      no rate was observed (a guess accepted at its first evaluation) or where it was not below one.
+    - `steps`: evaluations of `f`.
+    - `status`: a `Status`; `CONVERGED` and `STALLED` (at rounding) are successes.
+    """
+
+    z: PyTree[Array]
+    residual: Float[Array, "..."]
+    error: Float[Array, "..."]
+    steps: Int[Array, "..."]
+    status: Int[Array, "..."]
+
+    @property
+    def succeeded(self) -> Array:
+        """True where the problem was solved."""
+        return succeeded(self.status)
+
+
+class Loop(eqx.Module):
+    """Where the iteration stands; all but `z`, `solver` and `count` hold one number per problem."""
+
+    z: PyTree[Array]
+    solver: PyTree
+    count: Int[Array, ""]
+    residual: Array
+    least: Array
+    since_least: Array
+    rate: Array
+    steps: Array
+    status: Array
+
+
+class Iteration(eqx.Module):
+    """The fixed-point problem `z = f(z)` with its solver and its stopping test.
+
+    `scale` is what the relative tolerance refers to: `||f(z)||` where it is None.
+    """
+
+    f: Map
+    solver: AbstractSolver
+    tolerance: Tolerance
+    batch_ndim: int
+    scale: Float[Array, "..."] | None = None
+
+    def init(self, z: PyTree[Array]) -> Loop:
+        """Before the first evaluation. A scale of zero is solved by zero, in zero steps."""
+        size = norms(z, self.batch_ndim)
+        unknown = jnp.full(size.shape, jnp.inf, real_dtype(z))
+        zeros = jnp.zeros(size.shape, jnp.int32)
+        status = jnp.full(size.shape, RUNNING, jnp.int32)
+        residual = unknown
+        if self.scale is not None:
+            trivial = self.scale == 0
+            z = select(trivial, jax.tree.map(jnp.zeros_like, z), z)
+            status = jnp.where(trivial, jnp.int32(Status.CONVERGED), status)
+            residual = jnp.where(trivial, jnp.zeros_like(residual), residual)
+        solver = self.solver.init(self.f, z, self.batch_ndim)
+        return Loop(
+            z, solver, jnp.int32(0), residual, unknown, zeros, jnp.full_like(unknown, jnp.nan), zeros, status
+        )
+
+    def running(self, loop: Loop) -> Array:
+        """Is any problem unsolved, and any step left?"""
+        return jnp.any(loop.status == RUNNING)
+
+    def step(self, loop: Loop) -> Loop:
+        """Evaluate `f` once and move the problems that are still running."""
+        fz = self.f(loop.z)
+        z, fz_value = lax.stop_gradient((loop.z, fz))
+        residual = norms(subtract(fz_value, z), self.batch_ndim)
+        scale = norms(fz_value, self.batch_ndim) if self.scale is None else self.scale
+        new = self._books(loop, residual, scale)
+        guess, solver = self.solver.step(self.f, loop.z, fz, loop.solver)
+        return eqx.tree_at(
+            lambda loop: (loop.z, loop.solver),
+            new,
+            (select(new.status == RUNNING, guess, loop.z), solver),
+            is_leaf=lambda leaf: leaf is None,
+        )
+
+    def result(self, loop: Loop) -> Equilibrium:
+        """The state with its books closed."""
+        rate = jnp.where(loop.rate < 1, loop.rate, jnp.ones_like(loop.rate))
+        error = jnp.where(loop.residual == 0, loop.residual, self.solver.error(loop.residual, rate))
+        return Equilibrium(loop.z, loop.residual, error, loop.steps, loop.status)
+
+    def _books(self, loop: Loop, residual: Array, scale: Array) -> Loop:
+        """Residual, rate, steps and status after an evaluation; frozen problems keep theirs."""
+        running = loop.status == RUNNING
+        improved = residual < loop.least
+        since_least = jnp.where(improved, 0, loop.since_least + 1)
+        stalled = (since_least >= STALL_PATIENCE) & at_rounding(residual, scale)
+        last = loop.count + 1 >= self.solver.max_steps
+        status = jnp.where(last, jnp.int32(Status.MAX_STEPS), jnp.int32(RUNNING))
+        status = jnp.where(stalled, jnp.int32(Status.STALLED), status)
+        status = jnp.where(residual <= self.tolerance.threshold(scale), jnp.int32(Status.CONVERGED), status)
+        # An infinite scale would make any residual small.
+        finite = jnp.isfinite(residual) & jnp.isfinite(scale)
+        status = jnp.where(finite, status, jnp.int32(Status.NONFINITE))
+
+        def keep(new: Array, old: Array) -> Array:
+            return jnp.where(running, new, old)
+
+        return Loop(
+            loop.z,
+            loop.solver,
+            loop.count + 1,
+            keep(residual, loop.residual),
+            keep(jnp.minimum(residual, loop.least), loop.least),
+            keep(since_least, loop.since_least),
+            keep(_smoothed_rate(loop, residual, scale), loop.rate),
+            keep(loop.steps + 1, loop.steps),
+            keep(status, loop.status),
+        )
+
+
+def iterate(iteration: Iteration, z0: PyTree[Array]) -> Equilibrium:
+    """Run until every problem is done. Forward values only: a `while_loop` has no reverse mode."""
+    # JAX hashes the functions it is given, which a module that holds traced arrays does not allow.
+    running, step = (lambda loop: iteration.running(loop)), (lambda loop: iteration.step(loop))
+    return iteration.result(lax.while_loop(running, step, iteration.init(z0)))
+
+
+def unroll(iteration: Iteration, z0: PyTree[Array], depth: int) -> Equilibrium:
+    """The same iteration as a `scan` of `depth` evaluations, differentiable in every mode."""
+    iteration = eqx.tree_at(lambda iteration: iteration.solver.max_steps, iteration, depth)
+    loop, _ = lax.scan(lambda loop, _: (iteration.step(loop), None), iteration.init(z0), length=depth)
+    return iteration.result(loop)
+
+
+def _smoothed_rate(loop: Loop, residual: Array, scale: Array) -> Array:
+    """Geometric mean of the falls of the residual, the last ones weighing most.
+
+    A residual within rounding falls no more and would spoil the rate that was seen before.
+    """
+    ratio = residual / loop.residual
+    blended = jnp.where(jnp.isnan(loop.rate), ratio, jnp.sqrt(loop.rate * ratio))
+    observed = jnp.isfinite(loop.residual) & ~at_rounding(residual, scale)
+    return jnp.where(observed, blended, loop.rate)

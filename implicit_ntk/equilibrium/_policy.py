@@ -1,0 +1,91 @@
+"""What happens to a problem whose solve failed.
+
+The verdict is a factor of the state, one or NaN, so that every derivative is multiplied by it too: a
+check placed on a by-product is dead code under `jit(grad)` and disappears.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar, get_args
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int, PyTree
+
+from implicit_ntk.equilibrium._batch import multiply
+from implicit_ntk.equilibrium._driver import Equilibrium
+from implicit_ntk.equilibrium._status import (
+    ConvergenceError,
+    Status,
+    failure_index,
+    failure_messages,
+    succeeded,
+)
+
+Policy = Literal["raise", "nan", "report"]
+POLICIES: tuple[str, ...] = get_args(Policy)
+FORWARD, ADJOINT = "forward solve", "adjoint (linear) solve"
+
+Result = TypeVar("Result")
+
+
+def guard_forward(eq: Equilibrium, policy: Policy) -> Equilibrium:
+    """Apply the policy to a forward solve: `report` hands out the state as it is."""
+    return eq if policy == "report" else _guard(eq, policy, FORWARD)
+
+
+def guard_adjoint(eq: Equilibrium, policy: Policy) -> Equilibrium:
+    """Apply the policy to a linear solve: an unconverged number is never handed out."""
+    return _guard(eq, policy, ADJOINT)
+
+
+def raise_if_failed(eq: Equilibrium, what: str = FORWARD) -> None:
+    """On the host: raise `ConvergenceError`, counting the failures and naming the worst."""
+    status = np.asarray(eq.status)
+    failed = np.atleast_1d(status > Status.STALLED)
+    if not failed.any():
+        return
+    residual, steps = np.atleast_1d(np.asarray(eq.residual)), np.atleast_1d(np.asarray(eq.steps))
+    worst = np.unravel_index(np.argmax(np.where(failed, np.atleast_1d(status), -1)), failed.shape)
+    where = f"problem {', '.join(map(str, worst))}" if status.ndim else "it"
+    raise ConvergenceError(
+        f"{failed.sum()} of {failed.size} failed: {failure_messages(what)[int(failure_index(eq.status))]} "
+        f"({where}: residual {residual[worst]:.2e} after {steps[worst]} steps); on_failure='report' "
+        "returns what was found"
+    )
+
+
+def checked(run: Callable[[Policy], Result], solves: Callable[[Result], dict[str, Equilibrium]],
+            policy: Policy, inputs: PyTree) -> Result:
+    """Run a public entry so that failures raise where they can best be told.
+
+    Called on concrete arrays, the statuses are read on the host and `ConvergenceError` names the
+    numbers. Inside a transformation (the inputs, or arrays that a user's function captured, are
+    tracers) the check is compiled into the computation.
+    """
+    if policy != "raise" or has_tracer(inputs):
+        return run(policy)
+    result = run("report")
+    if has_tracer(result):
+        return run(policy)
+    for what, eq in solves(result).items():
+        raise_if_failed(eq, what)
+    return result
+
+
+def has_tracer(tree: PyTree) -> bool:
+    """Is any leaf being traced?"""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+
+
+def _guard(eq: Equilibrium, policy: Policy, what: str) -> Equilibrium:
+    """Raise if any problem failed, under `raise`; the state of one that failed becomes NaN."""
+    status = _raise_where_failed(eq.status, what) if policy == "raise" else eq.status
+    verdict = jnp.where(succeeded(status), 1.0, jnp.nan)
+    return eqx.tree_at(lambda eq: (eq.z, eq.status), eq, (multiply(verdict, eq.z), status))
+
+
+def _raise_where_failed(status: Int[Array, "..."], what: str) -> Int[Array, "..."]:
+    failed = jnp.any(~succeeded(status))
+    return eqx.branched_error_if(status, failed, failure_index(status), failure_messages(what))

@@ -1,0 +1,76 @@
+"""The spectrum of a kernel, and whether its smallest eigenvalue is a number or noise."""
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from implicit_ntk._checks import check_floating
+from implicit_ntk.equilibrium import default_rtol
+
+
+class Spectrum(eqx.Module):
+    """Eigenvalues of a symmetric kernel in ascending order, and the size below which they are noise.
+
+    `resolution = lambda_max max(n eps, 4 relative_residual)`: rounding, and the solver's tolerances
+    (the kernel's relative error is a small multiple of the sum of both relative residuals).
+    """
+
+    eigenvalues: Float[Array, " n"]
+    resolution: Float[Array, ""]
+
+    @property
+    def lambda_min(self) -> Float[Array, ""]:
+        """The smallest eigenvalue, which every rate hangs on; trust it only where `resolved`."""
+        return self.eigenvalues[0]
+
+    @property
+    def lambda_max(self) -> Float[Array, ""]:
+        """The largest eigenvalue: Euler is stable for steps below `2 / lambda_max`."""
+        return self.eigenvalues[-1]
+
+    @property
+    def condition(self) -> Float[Array, ""]:
+        """`lambda_max / lambda_min`; infinite where `lambda_min` is not resolved."""
+        return jnp.where(self.resolved, self.lambda_max / self.lambda_min, jnp.inf)
+
+    @property
+    def resolved(self) -> Bool[Array, ""]:
+        """Is `lambda_min` above the resolution?"""
+        return self.lambda_min > self.resolution
+
+    @property
+    def rank(self) -> Array:
+        """How many eigenvalues are above the resolution."""
+        return jnp.sum(self.eigenvalues > self.resolution)
+
+
+def spectrum(H: Float[Array, "n n"], relative_residual: float | None = None) -> Spectrum:
+    """Eigenvalues of a kernel, `lambda_min`, `lambda_max`, condition number, resolved or not.
+
+    **Arguments:** `H` (n, n), symmetric; `relative_residual`, the sum of the forward and the adjoint
+    solve's relative residuals with which `H` was computed, None for twice the default tolerance of
+    its dtype.
+
+    **Raises:** `ValueError` where `H` is not square or not finite.
+    """
+    H = check_kernel(H)
+    eigenvalues = jnp.linalg.eigvalsh(H)
+    return Spectrum(eigenvalues, resolution_of(eigenvalues, relative_residual))
+
+
+def resolution_of(
+    eigenvalues: Float[Array, " n"], relative_residual: float | None = None
+) -> Float[Array, ""]:
+    """The size below which an eigenvalue of a kernel with this spectrum is noise."""
+    if relative_residual is None:
+        relative_residual = 2 * default_rtol(eigenvalues.dtype)
+    eps = float(jnp.finfo(eigenvalues.dtype).eps)
+    return eigenvalues[-1] * max(eigenvalues.size * eps, 4 * relative_residual)
+
+
+def check_kernel(H: Float[Array, "n n"], name: str = "H") -> Float[Array, "n n"]:
+    """A square, finite kernel matrix; raises `ValueError` otherwise."""
+    H = check_floating(H, name)
+    if H.ndim != 2 or H.shape[0] != H.shape[1]:
+        raise ValueError(f"{name} must be a square matrix (n, n), got {H.shape}; flatten outputs over (n, k)")
+    return H

@@ -1,0 +1,91 @@
+"""A network minus its own outputs at initialisation: the same kernel, trained from `u(0) = 0`."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+from jax import lax
+from jaxtyping import Array, Float, PyTree
+
+from implicit_ntk.equilibrium import Method
+from implicit_ntk.networks._factors import GradientFactors
+from implicit_ntk.networks._network import AbstractNetwork
+
+
+class Centred(AbstractNetwork):
+    """`f - f_0`, with `f_0` the frozen network that `Centred` was built from.
+
+    Same Jacobian and same kernel as `f`; training it is training `f` on `y + f_0(X)`, so GG22's
+    Theorem 3.1 applies with `||u(0) - y|| = ||y||`. Costs one stored copy of the initial network.
+    Accepted wherever a network is.
+    """
+
+    net: AbstractNetwork
+    initial: AbstractNetwork
+
+    def __init__(self, net: AbstractNetwork, initial: AbstractNetwork | None = None):
+        if not isinstance(net, AbstractNetwork):
+            raise TypeError(f"net must be a network, got {type(net).__name__}")
+        self.net = net
+        self.initial = net if initial is None else initial
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """The names of the trained leaves, those of the network inside."""
+        return self.net.trained
+
+    @property
+    def core(self) -> AbstractNetwork:
+        """The network whose leaves are trained."""
+        return self.net.core
+
+    @property
+    def in_size(self) -> int:
+        """The number d of input features."""
+        return self.net.in_size
+
+    @property
+    def width(self) -> int:
+        """The number m of units."""
+        return self.net.width
+
+    def inject(self, X: Float[Array, "n d"]) -> PyTree[Float[Array, "n ..."]]:
+        """That of the network inside."""
+        return self.net.inject(X)
+
+    @property
+    def injection_is_fixed(self) -> bool:
+        """That of the network inside."""
+        return self.net.injection_is_fixed
+
+    def initial_state(self, phi: PyTree[Float[Array, "n ..."]]) -> PyTree[Float[Array, "n ..."]]:
+        """That of the network inside."""
+        return self.net.initial_state(phi)
+
+    def cell(self, z: PyTree[Array], phi: PyTree[Array]) -> PyTree[Array]:
+        """That of the network inside."""
+        return self.net.cell(z, phi)
+
+    def cell_pullback(self, z: PyTree[Array], phi: PyTree[Array]) -> Callable[[PyTree[Array]], PyTree[Array]]:
+        """That of the network inside."""
+        return self.net.cell_pullback(z, phi)
+
+    def readout(self, z: PyTree[Array], phi: PyTree[Array]) -> Float[Array, " n"]:
+        """That of the network inside; `baseline` is subtracted by whoever evaluates the network."""
+        return self.net.readout(z, phi)
+
+    def contraction(self) -> Float[Array, ""]:
+        """That of the network inside."""
+        return self.net.contraction()
+
+    def default_method(self) -> Method:
+        """That of the network inside."""
+        return self.net.default_method()
+
+    def baseline(self, X: Float[Array, "n d"], method: Method | None = None) -> Float[Array, " n"]:
+        """`f_0(X)`, without derivatives with respect to the frozen copy.
+
+        Plus what the network inside subtracts, for `readout` knows nothing of it.
+        """
+        arrays, static = eqx.partition(self.initial, eqx.is_array)
+        frozen = eqx.combine(lax.stop_gradient(arrays), static)
+        return self.net.baseline(X, method) + frozen(X, method)
