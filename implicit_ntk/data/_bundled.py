@@ -18,7 +18,7 @@ SOURCES: Mapping[str, str] = {
 def read_bundled(name: str, split: str) -> Images:
     """500 + 500 images of classes 0 and 1, original pixels, in the original order.
 
-    **Raises** `FileNotFoundError` for a data set that is not bundled.
+    **Raises:** `FileNotFoundError` for a data set that is not bundled.
     """
     if name not in SOURCES:
         raise FileNotFoundError(f"name: {name} is not bundled; {where_to_put(name, split)}")

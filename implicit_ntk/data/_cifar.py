@@ -20,7 +20,7 @@ _RECORD = 1 + 3 * _SIDE * _SIDE
 def read_cifar10(paths: AnyPath | Sequence[AnyPath]) -> Images:
     """Images (n, 32, 32, 3) and labels (n,) from one or several CIFAR-10 binary files, in order.
 
-    **Raises** `FileNotFoundError`; `ValueError` on a size that is not a whole number of records,
+    **Raises:** `FileNotFoundError`; `ValueError` on a size that is not a whole number of records,
     or a label above 9.
     """
     files = list(paths) if isinstance(paths, Sequence) and not isinstance(paths, str) else [paths]

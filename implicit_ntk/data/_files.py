@@ -20,7 +20,7 @@ def existing(path: AnyPath) -> Path:
 def read_bytes(path: AnyPath) -> bytes:
     """The contents of the file, gunzipped if they are gzip whatever the file is called.
 
-    **Raises** `FileNotFoundError`, or `ValueError` on a damaged gzip stream.
+    **Raises:** `FileNotFoundError`, or `ValueError` on a damaged gzip stream.
     """
     raw = existing(path).read_bytes()
     # Decided by content: browsers gunzip in passing and keep the .gz name.

@@ -22,7 +22,7 @@ _UNSIGNED_BYTE = 0x08
 def read_idx(images_path: AnyPath, labels_path: AnyPath, name: str = "idx") -> Images:
     """Images (n, h, w) and labels (n,) from a pair of IDX files, gzip or plain.
 
-    **Raises** `FileNotFoundError`; `ValueError` on a damaged file, on files that hold something
+    **Raises:** `FileNotFoundError`; `ValueError` on a damaged file, on files that hold something
     else, or on unequal numbers of images and labels.
     """
     images = _with_dimensions(images_path, 3, "images (n, h, w)")
@@ -39,7 +39,7 @@ def read_idx(images_path: AnyPath, labels_path: AnyPath, name: str = "idx") -> I
 def read_idx_array(path: AnyPath) -> UInt8[np.ndarray, "..."]:
     """The array of unsigned bytes in one IDX file, gzip or plain.
 
-    **Raises** `FileNotFoundError`; `ValueError` on a wrong magic number, another value type, an
+    **Raises:** `FileNotFoundError`; `ValueError` on a wrong magic number, another value type, an
     empty dimension, or a length that does not match the dimensions.
     """
     raw = read_bytes(path)
@@ -60,7 +60,7 @@ def write_idx_array(path: AnyPath, array: UInt8[np.ndarray, "..."]) -> None:
 
     The same array gives the same bytes at any time and under any name (with the same zlib).
 
-    **Raises** `TypeError` for another dtype, `ValueError` for an empty array or more than 255
+    **Raises:** `TypeError` for another dtype, `ValueError` for an empty array or more than 255
     dimensions.
     """
     if array.dtype != np.uint8:

@@ -16,7 +16,7 @@ class Images:
     `images` (n, h, w) grey or (n, h, w, 3) RGB, uint8; `labels` (n,) integers; `name` of the data
     set; `source` for a human reader: files or supplier, and the licence of what is bundled.
 
-    **Raises** `ValueError` on other shapes, other pixel types, or unequal numbers of images and
+    **Raises:** `ValueError` on other shapes, other pixel types, or unequal numbers of images and
     labels.
     """
 

@@ -39,7 +39,7 @@ def load(
 
     "digits" comes with scikit-learn, has one split, "train", and takes no directory.
 
-    **Raises** `ValueError` on an unknown option or one that does not apply, `FileNotFoundError` if
+    **Raises:** `ValueError` on an unknown option or one that does not apply, `FileNotFoundError` if
     the files are not there (the message says which to put where), `ValueError` on damaged files.
     """
     check_one_of("split", split, _SPLITS)
@@ -71,9 +71,7 @@ def _check_undivided(
             f"split: {name} has only 'train'; take disjoint parts of it, as two_class does"
         )
     if directory is not None or source not in ("auto", "bundled"):
-        raise ValueError(
-            f"source: {name} comes with scikit-learn; leave out directory, and source or 'bundled'"
-        )
+        raise ValueError(f"source: {name} comes with scikit-learn; leave out directory and source")
 
 
 def _place(directory: AnyPath | None, source: str) -> Path | str:

@@ -7,7 +7,7 @@ from http.client import HTTPException
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int64, Shaped, UInt8
+from jaxtyping import Int64, Num, Shaped, UInt8
 
 from ._cifar import from_planes
 from ._images import Images, Pixels
@@ -19,8 +19,9 @@ from ._svhn import digits
 class OpenML:
     """How openml.org stores a data set.
 
-    `title` is its name there, always version 1; the first `n_train` rows are the training split
-    and the rest the test split; `to_pixels` turns rows of pixels into images.
+    `title` is its name there, always version 1; the first `n_train` rows are taken for the training
+    split and the rest for the test split, the sizes of the original ones; `to_pixels` turns rows of
+    pixels into images.
     """
 
     title: str
@@ -28,8 +29,8 @@ class OpenML:
     to_pixels: Callable[[UInt8[np.ndarray, "n d"]], Pixels]
 
 
-# The pixel orders are those of the data sets' users: CIFAR_10 keeps the planes of the binary
-# version, SVHN has the three colours of a pixel side by side.
+# Pixel orders as other users of these data sets reshape them: CIFAR_10 keeps the planes of the
+# binary version, SVHN has the three colours of a pixel side by side.
 OPENML: Mapping[str, OpenML] = {
     "mnist": OpenML("mnist_784", 60_000, lambda flat: flat.reshape(-1, 28, 28)),
     "fashion-mnist": OpenML("Fashion-MNIST", 60_000, lambda flat: flat.reshape(-1, 28, 28)),
@@ -41,7 +42,7 @@ OPENML: Mapping[str, OpenML] = {
 def read_openml(name: str, splits: Sequence[str]) -> tuple[Images, ...]:
     """The given splits of a data set, from one download.
 
-    **Raises** `FileNotFoundError` if openml.org cannot be reached, `ValueError` if what comes back
+    **Raises:** `FileNotFoundError` if openml.org cannot be reached, `ValueError` if what comes back
     is not the data set.
     """
     entry = OPENML[name]
@@ -73,7 +74,7 @@ def _images(name: str, entry: OpenML, bunch: Any, rows: slice) -> Images:
     return Images(pixels, labels, name, f"{entry.title}, version 1, from openml.org")
 
 
-def _bytes(data: Float[np.ndarray, "n d"], title: str) -> UInt8[np.ndarray, "n d"]:
+def _bytes(data: Num[np.ndarray, "n d"], title: str) -> UInt8[np.ndarray, "n d"]:
     if not (data.min() >= 0 and data.max() <= 255):  # false for NaN too
         raise ValueError(f"source: openml's {title} has pixels outside 0 to 255; use the originals")
     return data.astype(np.uint8)

@@ -71,7 +71,7 @@ ORIGINALS: Mapping[str, Original] = {
 def read_directory(name: str, split: str, directory: Path) -> Images:
     """One split from the original files in `directory/<folder>`, or in `directory` itself.
 
-    **Raises** `FileNotFoundError`, naming the files and the places, if they are not there.
+    **Raises:** `FileNotFoundError`, naming the files and the places, if they are not there.
     """
     original = ORIGINALS[name]
     for folder in _folders(original, directory):
@@ -79,7 +79,8 @@ def read_directory(name: str, split: str, directory: Path) -> Images:
         if paths:
             return original.read(paths, name)
     raise FileNotFoundError(
-        f"directory: {directory} has no {split} files of {name}; {where_to_put(name, split)}"
+        f"directory: {directory} has no {split} files of {name}; {where_to_put(name, split)}, "
+        "or choose another source"
     )
 
 

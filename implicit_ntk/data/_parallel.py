@@ -1,7 +1,8 @@
 """Pairs of parallel samples.
 
-For two parallel inputs the limit kernel of a network without biases is singular, and so the
-theorems assume that there are none (GLL22, section 3).
+Two inputs equal up to a positive factor make the limit kernel of a relu network without biases
+singular. The theorems assume more, that no two inputs are parallel, antiparallel ones included
+(GLL22).
 """
 
 from collections.abc import Iterator
@@ -29,7 +30,7 @@ def parallel_pairs(X: Rows, tolerance: float = TOLERANCE, tile: int = 1024) -> P
     sqrt(2 tolerance) radians: the default 1e-6 is 0.08 degrees. Cosines are float64 whatever the
     dtype of `X`, and `tile` x `tile` of them exist at a time: n^2 d flops, no n x n array.
 
-    **Raises** `ValueError` for a row without direction (zeros, NaN, infinities), a tolerance
+    **Raises:** `ValueError` for a row without direction (zeros, NaN, infinities), a tolerance
     outside [1e-12, 1) or a tile below 1.
     """
     tiles = list(pairs_by_tile(X, tolerance, tile))

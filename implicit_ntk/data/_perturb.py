@@ -21,11 +21,11 @@ def perturb_parallel(
 
     The later row of a pair becomes (x + scale g) / ||x + scale g||, g ~ N(0, I/d), so that `scale`
     is the length of the noise relative to the unit row and about the angle in radians by which it
-    turns (GLL22 give no size). All other rows keep their bits.
+    turns (its size is our choice). All other rows keep their bits.
 
     Returns the new rows, in the dtype of `X`, and the positions of those that changed, sorted.
 
-    **Raises** `ValueError` if rows are not of unit norm, if d < 2 (all rows of one number are
+    **Raises:** `ValueError` if rows are not of unit norm, if d < 2 (all rows of one number are
     parallel), if `scale` is too small for the tolerance, or if pairs are left after 20 rounds;
     `TypeError` if `key` is not a key.
     """

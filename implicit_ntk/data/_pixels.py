@@ -1,7 +1,7 @@
 """From pixels to the inputs of GLL22 and GG22: grey, 28x28, flat, of unit norm."""
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Real, UInt8
 
 from ._checks import check_count
 from ._images import Pixels
@@ -20,7 +20,7 @@ def to_inputs(images: Pixels) -> Float[np.ndarray, "n d"]:
     Grey images keep their size. Colour images, (n, h, w, 3), are first made grey and resized to
     28x28 (GLL22, section 4); all of the image is kept, nothing is cropped or padded.
 
-    **Raises** `ValueError` for an image that is all zero.
+    **Raises:** `ValueError` for an image that is all zero.
     """
     shades = images if images.ndim == 3 else resize(grey(images), SIDE, SIDE)
     height, width = shades.shape[1:]
@@ -30,7 +30,7 @@ def to_inputs(images: Pixels) -> Float[np.ndarray, "n d"]:
 def grey(images: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n h w"]:
     """Luminance 0.299 R + 0.587 G + 0.114 B, 0 to 255, float64, not rounded.
 
-    **Raises** `ValueError` unless the last axis has three colours.
+    **Raises:** `ValueError` unless the last axis has three colours.
     """
     if images.ndim != 4 or images.shape[3] != 3:
         raise ValueError(f"images: shape {images.shape} is not (n, h, w, 3); grey needs colours")
@@ -38,14 +38,14 @@ def grey(images: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n h w"]:
 
 
 def resize(
-    images: Float[np.ndarray, "n h w"], height: int, width: int
+    images: Real[np.ndarray, "n h w"], height: int, width: int
 ) -> Float[np.ndarray, "n height width"]:
     """Images resampled by area: each new pixel is the mean of the old ones under it.
 
     R I C^T with `area_weights` R (height, h) and C (width, w). Keeps the mean of an image exactly,
     needs no choice of filter, and has no aliasing. float64.
 
-    **Raises** `ValueError` unless `images` is (n, h, w) and the new size is positive.
+    **Raises:** `ValueError` unless `images` is (n, h, w) and the new size is positive.
     """
     if images.ndim != 3:
         raise ValueError(f"images: shape {images.shape} is not (n, h, w); make colours grey first")

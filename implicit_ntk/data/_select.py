@@ -24,15 +24,15 @@ def balanced(
     is balanced to within one, and the n of a smaller call are the first of a larger one with the
     same key. `n=None` takes as many as the smaller class allows.
 
-    **Raises** `ValueError` for other than two different classes, or too few images, saying how many
-    there are.
+    **Raises:** `ValueError` for other than two different classes, or too few images, saying how
+    many there are; `TypeError` for classes that are not a pair of ints and a `key` that is not one.
     """
     first, second = pair(classes)
     key_first, key_second = split_optional(key)
     of_first = _of_class(images.labels, first, key_first)
     of_second = _of_class(images.labels, second, key_second)
     size = 2 * min(len(of_first), len(of_second)) if n is None else check_count("n", n, least=0)
-    check_enough(images, classes, size)
+    check_enough(images, (first, second), size)
     index = np.empty(size, np.int64)
     index[0::2] = of_first[: (size + 1) // 2]
     index[1::2] = of_second[: size // 2]
@@ -44,7 +44,7 @@ def signs(
 ) -> Float[np.ndarray, " n"]:
     """Labels as -1 for the first class and +1 for the second, float64.
 
-    **Raises** `ValueError` if a label is of neither class.
+    **Raises:** `ValueError` if a label is of neither class.
     """
     first, second = pair(classes)
     other = labels[(labels != first) & (labels != second)]
@@ -66,7 +66,9 @@ def check_enough(images: Images, classes: Sequence[int], n: int, argument: str =
 
 
 def pair(classes: Any) -> tuple[int, int]:
-    """`classes` as two different ints; raises `ValueError` otherwise."""
+    """`classes` as two different ints; raises `TypeError` or `ValueError` otherwise."""
+    if not isinstance(classes, Sequence | np.ndarray):
+        raise TypeError(f"classes: {classes!r} is not a pair; pass e.g. (0, 1)")
     values = tuple(check_count("classes", value, least=0) for value in classes)
     if len(values) != 2 or values[0] == values[1]:
         raise ValueError(f"classes: {values} are not two different classes; pass e.g. (0, 1)")

@@ -32,7 +32,7 @@ def sphere(
     X depends on `key`, n and d only, not on `labels`; it is drawn in float32 and normalised in
     float64, and so is the same in both dtypes up to rounding, with and without x64.
 
-    **Raises** `ValueError` for n < 2, d < 2 (all points are then parallel) or other `labels`,
+    **Raises:** `ValueError` for n < 2, d < 2 (all points are then parallel) or other `labels`,
     `TypeError` for a `key` that is not one or another dtype.
     """
     check_key(key)

@@ -15,7 +15,7 @@ def read_svhn(path: AnyPath) -> Images:
 
     The file's label 10, the digit 0, becomes 0.
 
-    **Raises** `FileNotFoundError`; `ValueError` on a file that is damaged or holds other arrays.
+    **Raises:** `FileNotFoundError`; `ValueError` on a file that is damaged or holds other arrays.
     """
     file = existing(path)
     contents = _contents(file)

@@ -58,7 +58,7 @@ def two_class(
     there are parallel samples. `name`, `directory` and `source` are those of `load`. Test images
     come from the test split; "digits" has none, and there train and test are disjoint parts.
 
-    **Raises** `ValueError` on options that do not apply, classes or numbers that the data set does
+    **Raises:** `ValueError` on options that do not apply, classes or numbers that the data set does
     not have (saying how many there are), a black image, or parallel samples without a key;
     `FileNotFoundError` if the files are not there; `TypeError` on a dtype or key that is not one.
     """

@@ -11,7 +11,7 @@ def unit_norm(X: Float[np.ndarray, "n d"], argument: str = "X") -> Float[np.ndar
 
     `argument` is what the error messages call `X`.
 
-    **Raises** `ValueError` for a row of zeros, NaN or infinities, `TypeError` for integers.
+    **Raises:** `ValueError` for a row of zeros, NaN or infinities, `TypeError` for integers.
     """
     X = check_rows(argument, X)
     zero = np.flatnonzero(~X.any(axis=1))

@@ -6,6 +6,7 @@ from implicit_ntk.dynamics._flow import FlowState as FlowState
 from implicit_ntk.dynamics._flow import assemble as assemble
 from implicit_ntk.dynamics._flow import gradient_flow as gradient_flow
 from implicit_ntk.dynamics._flow import pose as pose
+from implicit_ntk.dynamics._flow import reported as reported
 from implicit_ntk.dynamics._flow import segment as segment
 from implicit_ntk.dynamics._flow import start as start
 from implicit_ntk.dynamics._linearized import LinearizedFlow as LinearizedFlow

@@ -67,7 +67,7 @@ class Euler(AbstractIntegrator):
 
     **Arguments:**
 
-    - `dt`: the largest step; stable below `2 / lambda_max(H)`.
+    - `dt`: the largest step; stable below `2 / lambda_max(H)`. An array costs no retrace when it changes.
     - `ramp`: None for constant steps. Otherwise the step at time t is
       `min(dt, ramp (t + 1/lambda_max))`: short while the fast modes last, then longer, so that every mode
       of the linearised dynamics is followed to about `ramp / 2` of its amplitude.
@@ -78,12 +78,12 @@ class Euler(AbstractIntegrator):
     **Raises:** `ValueError` for values out of range.
     """
 
-    dt: float
+    dt: float | Float[Array, ""]
     ramp: float | None = None
     solver_share: float = 0.05
 
     def __check_init__(self) -> None:
-        if not 0 < self.dt < math.inf:
+        if isinstance(self.dt, int | float) and not 0 < self.dt < math.inf:
             raise ValueError(f"dt must be positive and finite, got {self.dt}")
         if self.ramp is not None and not 0 < self.ramp <= 1:
             raise ValueError(f"ramp must lie in (0, 1], got {self.ramp}; None is constant steps")
@@ -95,14 +95,14 @@ class Euler(AbstractIntegrator):
         lambda_max = problem.eigenvalues[-1]
         unstable = self.dt * lambda_max >= 2
         if isinstance(unstable, jax.core.Tracer):
-            message = f"dt={self.dt:g} is unstable: Euler needs dt < 2/lambda_max(H)"
+            message = "dt is unstable: Euler needs dt < 2/lambda_max(H)"
             return eqx.tree_at(
                 lambda p: p.eigenvalues, problem, eqx.error_if(problem.eigenvalues, unstable, message)
             )
         if unstable:
             stable = 2 / float(lambda_max)
             raise ValueError(
-                f"dt={self.dt:g} is unstable: Euler needs dt < 2/lambda_max(H) = {stable:.4g}; "
+                f"dt={float(self.dt):g} is unstable: Euler needs dt < 2/lambda_max(H) = {stable:.4g}; "
                 f"pass dt={stable / 4:.2g}"
             )
         return problem

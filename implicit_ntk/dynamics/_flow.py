@@ -67,7 +67,7 @@ def gradient_flow(
     problem, method = _posed(net, X, y, X_test, y_test, method)
     problem = integrator.check(problem)
     traj = _run(problem, integrator, times.astype(problem.train.X.dtype))
-    return _reported(traj, method)
+    return reported(traj, method)
 
 
 def pose(
@@ -181,7 +181,7 @@ def _pose(
         return FlowProblem.pose(net, X, y, X_test, y_test, method, policy)
 
 
-def _reported(traj: Trajectory, method: Method) -> Trajectory:
+def reported(traj: Trajectory, method: Method) -> Trajectory:
     """Raise for a failed run under the policy `raise`; the two others have it in `status` and as NaN."""
     if method.on_failure != "raise":
         return traj

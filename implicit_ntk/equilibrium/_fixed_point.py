@@ -6,6 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, PyTree
 
@@ -78,7 +79,7 @@ def _checked_guess(z0: PyTree, batch_ndim: int) -> PyTree[Array]:
     if not leaves:
         raise ValueError("z0 holds no arrays; pass a guess with the structure of the state")
     for leaf in leaves:
-        array = isinstance(leaf, ArrayLike)
+        array = isinstance(leaf, jax.Array | np.ndarray | np.generic | float | complex)
         if not array or not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
             found = getattr(leaf, "dtype", repr(leaf))
             raise TypeError(

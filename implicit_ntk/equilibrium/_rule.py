@@ -60,6 +60,8 @@ def reverse_only(f: ParametricMap, z: PyTree[Array], args: Any, solve: LinearSol
         return z
 
     def forward(z: PyTree[Array], arrays: Any) -> tuple:
+        # A plain `z` would be a constant to whoever differentiates once more, and the result wrong.
+        z = attach(z, arrays)
         return z, (z, arrays)
 
     def backward(residuals: tuple, zbar: PyTree[Array]) -> tuple:

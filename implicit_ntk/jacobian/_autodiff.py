@@ -1,6 +1,5 @@
 """`J` by autodiff, for any network: the derivative of the Lagrangian `l_i` at frozen states."""
 
-
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -34,10 +33,14 @@ class AutodiffJacobian(AbstractJacobian):
         """Tiles of this batch's gradients against tiles of the other's."""
         tile = self._tile()
 
-        def against_other(row: Leaves) -> Blocks:
-            return lax.map(lambda i: _inner(row, other._gradient(i)), jnp.arange(other.shape[0]), batch_size=tile)
+        def against_other(row: Leaves) -> dict[str, Float[Array, " n2"]]:
+            return lax.map(
+                lambda i: _inner(row, other._gradient(i)), jnp.arange(other.shape[0]), batch_size=tile
+            )
 
-        return lax.map(lambda i: against_other(self._gradient(i)), jnp.arange(self.shape[0]), batch_size=tile)
+        return lax.map(
+            lambda i: against_other(self._gradient(i)), jnp.arange(self.shape[0]), batch_size=tile
+        )
 
     def _tile(self) -> int:
         """As many gradients as a sixteenth of the memory limit holds, on each side."""

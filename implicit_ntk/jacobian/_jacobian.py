@@ -4,7 +4,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float
 
-from implicit_ntk._checks import check_batch, check_choice
+from implicit_ntk._checks import AnyArray, check_batch, check_choice
 from implicit_ntk._memory import require_memory
 from implicit_ntk.equilibrium import ADJOINT, FORWARD, Equilibrium, Method, Policy, checked
 from implicit_ntk.jacobian._autodiff import AutodiffJacobian
@@ -20,7 +20,7 @@ DENSE = "dense"
 
 def jacobian(
     net: AbstractNetwork,
-    X: Float[Array, "n d"],
+    X: Float[AnyArray, "n d"],
     method: Method | None = None,
     kind: str = "auto",
 ) -> AbstractJacobian:
@@ -46,7 +46,7 @@ def jacobian(
 
 
 def check_request(
-    net: AbstractNetwork, X: Array, method: Method | None, kind: str = "auto", name: str = "X"
+    net: AbstractNetwork, X: AnyArray, method: Method | None, kind: str = "auto", name: str = "X"
 ) -> tuple[Array, Method, str]:
     """What `jacobian` and the kernels ask of their arguments; the choice that `auto` stands for."""
     method = net.default_method() if method is None else method

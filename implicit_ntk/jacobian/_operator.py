@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from implicit_ntk._checks import check_floating
+from implicit_ntk._checks import AnyArray, check_floating
 from implicit_ntk.jacobian._linearization import Linearization
 from implicit_ntk.networks import AbstractNetwork, as_tangent, check_tangent, forms, trained_leaves
 
@@ -43,7 +43,7 @@ class AbstractJacobian(eqx.Module):
         check_tangent(self.net, tangent)
         return _mv(self, trained_leaves_of(self.net, tangent))
 
-    def rmv(self, r: Float[Array, " n"]) -> AbstractNetwork:
+    def rmv(self, r: Float[AnyArray, " n"]) -> AbstractNetwork:
         """`J^T r`, a gradient in the network's structure; `r = u - y` gives that of the square loss.
 
         Raises `ValueError` for a cotangent that is not (n,) or not finite, `TypeError` for one of

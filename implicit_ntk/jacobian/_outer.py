@@ -1,7 +1,6 @@
 """`J` by its factors: each per-sample gradient is a sum of outer products, each Gram one of Hadamard
 products of Grams."""
 
-
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 

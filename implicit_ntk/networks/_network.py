@@ -10,9 +10,10 @@ from collections.abc import Callable
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from implicit_ntk._checks import check_batch, check_floating
+from implicit_ntk._checks import AnyArray, check_batch, check_floating
 from implicit_ntk.equilibrium import (
     FORWARD,
     Equilibrium,
@@ -92,10 +93,11 @@ class AbstractNetwork(eqx.Module):
         """The network that owns the trained leaves: this one, but for wrappers."""
         return self
 
-    def __call__(self, X: Float[Array, "n d"], method: Method | None = None) -> Float[Array, " n"]:
+    def __call__(self, X: Float[AnyArray, "n d"], method: Method | None = None) -> Float[Array, " n"]:
         """The outputs `u` on a batch of rows; raises as `solve` does."""
-        eq = solve(self, X, method)
         method = self.default_method() if method is None else method
+        eq = solve(self, X, method)
+        X = jnp.asarray(X)
         with method.products():
             return self.readout(eq.z, self.inject(X)) - self.baseline(X, method)
 
@@ -108,9 +110,9 @@ def cell_of(z: PyTree[Array], args: tuple[AbstractNetwork, PyTree[Array]]) -> Py
 
 def solve(
     net: AbstractNetwork,
-    X: Float[Array, "n d"],
+    X: Float[AnyArray, "n d"],
     method: Method | None = None,
-    z0: PyTree[Float[Array, "n ..."]] | None = None,
+    z0: PyTree[Float[AnyArray, "n ..."]] | None = None,
 ) -> Equilibrium:
     """The equilibria of a batch: `z_i = cell(z_i, phi_i)`, `phi = inject(X)`.
 

@@ -17,9 +17,10 @@ from implicit_ntk.networks import _activations as activations
 from implicit_ntk.networks import init
 from implicit_ntk.networks._dtype import float_type
 from implicit_ntk.networks._factors import GradientFactors, OuterProduct
+from implicit_ntk.networks._forms import forms, same_form
 from implicit_ntk.networks._network import AbstractNetwork
 from implicit_ntk.networks._norm import operator_norm
-from implicit_ntk.networks._scaling import SCALINGS, gamma_of, warn_if_ill_posed
+from implicit_ntk.networks._scaling import SCALINGS, check_gamma0, gamma_of, warn_if_ill_posed
 
 Initialiser = Callable[[Key[Array, ""], tuple[int, ...], DTypeLike], Float[Array, "..."]]
 TRAINABLE = ("A", "W", "b")
@@ -77,8 +78,11 @@ class ReluImplicit(AbstractNetwork):
         check_positive(in_size, "in_size")
         check_positive(width, "width")
         check_choice(scaling, SCALINGS, "scaling")
+        check_gamma0(gamma0)
         if paired and width % 2:
             raise ValueError(f"paired=True needs an even width, got {width}; use {width + 1}")
+        if not callable(a_init):
+            raise TypeError(f"a_init must be a function such as implicit_ntk.init.normal, got {a_init!r}")
         warn_if_ill_posed(a_init, scaling)
         dtype = float_type(dtype)
         draw = _draw_paired if paired else _draw
@@ -171,8 +175,16 @@ class ReluImplicit(AbstractNetwork):
 
 def _draw(key: Key[Array, ""], d: int, m: int, a_init: Initialiser, dtype: DTypeLike) -> tuple:
     key_a, key_w, key_b = jax.random.split(key, 3)
-    A = a_init(key_a, (m, m), dtype)
+    A = _draw_layer(key_a, m, a_init, dtype)
     return A, jax.random.normal(key_w, (d, m), dtype), jax.random.rademacher(key_b, (m,), dtype)
+
+
+def _draw_layer(key: Key[Array, ""], m: int, a_init: Initialiser, dtype: DTypeLike) -> Array:
+    A = a_init(key, (m, m), dtype)
+    want = jax.ShapeDtypeStruct((m, m), dtype)
+    if not same_form(A, want):
+        raise ValueError(f"a_init must return {forms(want)[0]}, as it is asked to, got {forms(A)}")
+    return A
 
 
 def _draw_paired(key: Key[Array, ""], d: int, m: int, a_init: Initialiser, dtype: DTypeLike) -> tuple:
@@ -183,5 +195,5 @@ def _draw_paired(key: Key[Array, ""], d: int, m: int, a_init: Initialiser, dtype
     """
     key_first, key_second = jax.random.split(key)
     A1, W1, b1 = _draw(key_first, d, m // 2, a_init, dtype)
-    A2 = a_init(key_second, (m // 2, m // 2), dtype)
+    A2 = _draw_layer(key_second, m // 2, a_init, dtype)
     return jnp.block([[A1, A2], [A2, A1]]), jnp.concatenate([W1, W1], 1), jnp.concatenate([b1, -b1])

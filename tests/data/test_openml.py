@@ -74,8 +74,12 @@ def bunch(name: str, rng: np.random.Generator) -> tuple[np.ndarray, Bunch]:
 
 @pytest.mark.usefixtures("no_variable")
 @pytest.mark.parametrize("name", TITLES)
-def test_conversion(name: str, openml: Callable[..., list[str]], rng: np.random.Generator) -> None:
+@pytest.mark.parametrize("dtype", [float, np.int64])  # liac-arff gives floats, pandas integers
+def test_conversion(
+    name: str, dtype: type, openml: Callable[..., list[str]], rng: np.random.Generator
+) -> None:
     images, answer = bunch(name, rng)
+    answer.update(data=answer.data.astype(dtype))
     asked = openml(name, answer)
     for split, rows in (("train", slice(TRAIN)), ("test", slice(TRAIN, None))):
         found = load(name, split, source="openml")

@@ -54,16 +54,14 @@ def test_nothing_to_do(X: np.ndarray, key: jax.Array) -> None:
     assert np.issubdtype(changed.dtype, np.integer)
 
 
-def test_a_coarse_tolerance_takes_several_rounds(key: jax.Array, rng: np.random.Generator) -> None:
-    # 40 directions in the plane, 4.5 degrees apart on average, all at least 0.6 degrees at the end
-    X = unit_norm(rng.standard_normal((40, 2)))
-    tolerance = 5e-5
-    assert len(parallel_pairs(X, tolerance)) > 3
-    found, changed = perturb_parallel(key, X, scale=0.05, tolerance=tolerance)
+def test_noise_can_take_several_rounds(key: jax.Array, rng: np.random.Generator) -> None:
+    # 60 lines in a plane, 3 degrees apart on average: noise puts some next to others
+    X, tolerance = unit_norm(rng.standard_normal((60, 2))), 1e-4
+    found, changed = perturb_parallel(key, X, scale=0.1, tolerance=tolerance)
     assert len(parallel_pairs(found, tolerance)) == 0
     assert changed.tolist() == np.flatnonzero((found != X).any(axis=1)).tolist()
-    once = np.unique(parallel_pairs(X, tolerance)[:, 1])
-    assert set(once) < set(changed)  # noise put a row next to another, and a later round found it
+    at_first = np.unique(parallel_pairs(X, tolerance)[:, 1])
+    assert set(at_first) < set(changed)
 
 
 def test_key_decides(X: np.ndarray, key: jax.Array) -> None:

@@ -30,6 +30,13 @@ def test_resize_is_area_resampling(
     np.testing.assert_allclose(found.mean(axis=(1, 2)), images.mean(axis=(1, 2)), rtol=1e-12)
 
 
+def test_resize_of_bytes(rng: np.random.Generator) -> None:
+    images = rng.integers(0, 256, (2, 8, 8), dtype=np.uint8)
+    found = resize(images, 3, 3)
+    assert found.dtype == np.float64
+    np.testing.assert_array_equal(found, resize(images.astype(float), 3, 3))
+
+
 def test_resize_keeps_left_and_up(rng: np.random.Generator) -> None:
     image = np.zeros((1, 32, 32))
     image[0, :8, :16] = 1.0

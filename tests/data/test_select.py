@@ -97,6 +97,12 @@ def test_several_keys_are_not_a_key(images: Images, key: jax.Array) -> None:
         balanced(images, (3, 7), 4, jax.random.split(key))
 
 
+@pytest.mark.parametrize("bad", [7, (3, 7.5), (3, "7")])
+def test_classes_that_are_not_numbers(images: Images, bad: Any) -> None:
+    with pytest.raises(TypeError, match="classes"):
+        balanced(images, bad)
+
+
 def test_old_style_key(images: Images) -> None:
     old, new = jax.random.PRNGKey(3), jax.random.key(3)
     assert positions(balanced(images, (3, 7), 8, old)) == positions(

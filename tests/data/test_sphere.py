@@ -15,8 +15,8 @@ DTYPES = [np.float32, np.float64]
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("labels", ["teacher", "random"])
 def test_rows_and_signs(key: jax.Array, dtype: type, labels: str) -> None:
-    X, y = sphere(key, 101, 7, labels, dtype)
-    assert (X.shape, y.shape) == ((101, 7), (101,))
+    X, y = sphere(key, 20, 4, labels, dtype)
+    assert (X.shape, y.shape) == ((20, 4), (20,))
     assert X.dtype == y.dtype == dtype
     norms = np.linalg.norm(X.astype(float), axis=1)
     np.testing.assert_allclose(norms, 1.0, rtol=4 * np.finfo(dtype).eps)
@@ -34,18 +34,19 @@ def test_uniform(key: jax.Array, d: int) -> None:
     np.testing.assert_allclose(X.T @ X / 4000, np.eye(d) / d, atol=5 / np.sqrt(4000 * d))
 
 
-@pytest.mark.parametrize("n", [2, 7])
+@pytest.mark.parametrize("n", [7, 20])
 def test_teacher_is_balanced(key: jax.Array, n: int) -> None:
-    _, y = sphere(key, n, 5)
-    assert np.sum(y == -1) == n // 2
+    for k in jax.random.split(key, 5):
+        _, y = sphere(k, n, 4)
+        assert np.sum(y == -1) == n // 2
 
 
 def test_teacher_can_be_learnt_and_random_labels_cannot(key: jax.Array) -> None:
     """Nearest neighbours predict a function of x; nothing predicts fair coins."""
-    n, m = 3000, 500
+    n, m = 3500, 500
 
     def accuracy(labels: str) -> float:
-        X, y = sphere(key, n + m, 3, labels)
+        X, y = sphere(key, n + m, 2, labels)
         nearest = np.argmax(X[n:] @ X[:n].T, axis=1)
         return float(np.mean(y[:n][nearest] == y[n:]))
 
@@ -54,19 +55,19 @@ def test_teacher_can_be_learnt_and_random_labels_cannot(key: jax.Array) -> None:
 
 
 def test_teacher_is_not_linear(key: jax.Array) -> None:
-    # for y = sign(w.x) antipodes have opposite labels
+    # a half-plane fits the labels of a linear teacher to a few per cent; here it cannot always
     best = []
     for k in jax.random.split(key, 5):
-        X, y = sphere(k, 2000, 2)
-        w, *_ = np.linalg.lstsq(np.column_stack([X, np.ones(2000)]), y, rcond=None)
-        best.append(np.mean(np.sign(np.column_stack([X, np.ones(2000)]) @ w) == y))
+        X, y = sphere(k, 4000, 2)
+        w, *_ = np.linalg.lstsq(np.column_stack([X, np.ones(4000)]), y, rcond=None)
+        best.append(np.mean(np.sign(np.column_stack([X, np.ones(4000)]) @ w) == y))
     assert min(best) < 0.97
 
 
 def test_random_signs_are_fair(key: jax.Array) -> None:
-    _, y = sphere(key, 10_000, 2, "random")
-    assert abs(y.mean()) < 5 / np.sqrt(10_000)
-    assert abs(np.mean(y[1:] * y[:-1])) < 5 / np.sqrt(10_000)
+    _, y = sphere(key, 4000, 2, "random")
+    assert abs(y.mean()) < 5 / np.sqrt(4000)
+    assert abs(np.mean(y[1:] * y[:-1])) < 5 / np.sqrt(4000)
 
 
 def test_key_decides_and_labels_do_not_move_points(key: jax.Array) -> None:

@@ -1,0 +1,108 @@
+"""`implicit-ntk doctor`: versions, devices, precision, memory, and a one-second check of the numbers."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+from rich.console import Console
+from rich.table import Table
+
+import implicit_ntk as ink
+from implicit_ntk._memory import memory_limit
+from implicit_ntk.experiments import environment
+
+Check = tuple[str, float, float]
+"""What was compared, the relative difference found, the largest that is healthy."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Doctor:
+    """Look at the machine: versions, devices, precision, memory, and a self-check of about a second."""
+
+    json: bool = False
+    """Print one JSON object instead of tables."""
+
+    def execute(self) -> int:
+        """Print the findings; 1 if a check failed."""
+        findings = examine()
+        if self.json:
+            print(json.dumps(findings, indent=2))
+        else:
+            _show(Console(), findings)
+        return 0 if all(check["ok"] for check in findings["checks"]) else 1
+
+
+def examine() -> dict:
+    """Everything that the doctor knows, as plain data."""
+    began = time.perf_counter()
+    checks = [
+        {"check": name, "found": found, "limit": limit, "ok": bool(found <= limit)}
+        for name, found, limit in _checks()
+    ]
+    return {
+        "environment": environment(),
+        "memory_limit_bytes": memory_limit(),
+        "default_product_error": _product_error("default"),
+        "highest_product_error": _product_error("highest"),
+        "checks": checks,
+        "seconds": round(time.perf_counter() - began, 2),
+    }
+
+
+def _product_error(precision: str) -> float:
+    """Relative error of a float32 product: 1e-7 is float32, 1e-4 TF32, 1e-3 bfloat16."""
+    import numpy as np
+
+    a = np.random.default_rng(0).standard_normal((256, 256)).astype(np.float32)
+    exact = a.astype(np.float64) @ a
+    found = jax.jit(lambda a: jnp.matmul(a, a, precision=precision))(a)
+    return float(np.linalg.norm(np.asarray(found, np.float64) - exact) / np.linalg.norm(exact))
+
+
+def _checks() -> Iterator[Check]:
+    net = ink.ReluImplicit.init(jax.random.key(0), in_size=8, width=64)
+    X = jax.random.normal(jax.random.key(1), (6, 8))
+    X = X / jnp.linalg.norm(X, axis=1, keepdims=True)
+    eq = ink.solve(net, X)
+    yield "residual of the equilibrium", float(jnp.max(eq.residual / jnp.linalg.norm(eq.z, axis=1))), 1e-6
+    H = ink.ntk(net, X)
+    yield "kernel, factors against autodiff", _difference(ink.ntk(net, X, kind="autodiff"), H), 1e-5
+    yield "kernel, factors against dense J", _difference(ink.ntk(net, X, kind="dense"), H), 1e-5
+    y = jnp.array([1.0, -1.0] * 3)
+    J = ink.jacobian(net, X)
+    gradient = jax.grad(lambda A: jnp.sum((_with_weights(net, A)(X) - y) ** 2) / 2)(net.A)
+    yield "gradient, operator against jax.grad", _difference(J.rmv(net(X) - y).A, gradient), 1e-5
+    traj = ink.gradient_flow(net, X, y, [0.05], ink.Euler(0.005))
+    lin = ink.linearized_flow(H, net(X), y)
+    yield "flow against its linearised twin at t = 0.05", _difference(traj.u[-1], lin(0.05)), 5e-2
+
+
+def _with_weights(net: ink.ReluImplicit, A: Array) -> ink.ReluImplicit:
+    return dataclasses.replace(net, A=A)
+
+
+def _difference(a: Array, b: Array) -> float:
+    return float(jnp.linalg.norm(a - b) / jnp.linalg.norm(b))
+
+
+def _show(console: Console, findings: dict) -> None:
+    facts = Table("", "", show_header=False, title="implicit-ntk doctor")
+    env = findings["environment"]
+    facts.add_row("implicit_ntk", f"{env['implicit_ntk']} ({env['commit'] or 'no checkout'})")
+    facts.add_row("python", env["python"])
+    for name, version in env["versions"].items():
+        facts.add_row(name, version)
+    facts.add_row("devices", f"{', '.join(env['devices'])} ({env['backend']}), {env['cpu_count']} CPU cores")
+    facts.add_row("memory limit", f"{findings['memory_limit_bytes'] / 2**30:.1f} GiB (IMPLICIT_NTK_MEMORY changes it)")
+    facts.add_row("float32 product, JAX's default", f"relative error {findings['default_product_error']:.0e}")
+    facts.add_row("float32 product, this package's", f"relative error {findings['highest_product_error']:.0e}")
+    console.print(facts)
+    checks = Table("check", "difference", "at most", "", title=f"self-check, {findings['seconds']:.1f} s")
+    for check in findings["checks"]:
+        verdict = "[green]ok[/]" if check["ok"] else "[red]FAILED[/]"
+        checks.add_row(check["check"], f"{check['found']:.1e}", f"{check['limit']:.0e}", verdict)
+    console.print(checks)

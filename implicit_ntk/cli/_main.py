@@ -1,0 +1,31 @@
+"""Parse, dispatch, and say in one line what went wrong."""
+
+import sys
+from typing import Annotated
+
+import tyro
+
+from implicit_ntk.cli._doctor import Doctor
+from implicit_ntk.cli._run import Run
+from implicit_ntk.equilibrium import ConvergenceError
+
+Command = Annotated[Run, tyro.conf.subcommand("run")] | Annotated[Doctor, tyro.conf.subcommand("doctor")]
+EXPECTED = (ValueError, TypeError, FileNotFoundError, FileExistsError, MemoryError, ConvergenceError)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status (2 for bad input, 1 for failure, 130 for Ctrl-C)."""
+    command = tyro.cli(
+        Command,
+        args=args,
+        prog="implicit-ntk",
+        description="Over-parameterised implicit networks through their neural tangent kernel.",
+    )
+    try:
+        return command.execute()
+    except EXPECTED as error:
+        print(f"implicit-ntk: error: {error}", file=sys.stderr)
+        return 1 if isinstance(error, ConvergenceError | MemoryError) else 2
+    except KeyboardInterrupt:
+        print("implicit-ntk: stopped; nothing was written", file=sys.stderr)
+        return 130

@@ -1,0 +1,98 @@
+"""`implicit-ntk run`: the main experiment, from flags to a directory of results."""
+
+import dataclasses
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import jax
+import tyro
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from implicit_ntk.experiments import TwinConfig, TwinResult, check_free, findings, run_twin, store, table
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Train the implicit layer of a network by gradient flow and set the run beside its linearised twin."""
+
+    config: Annotated[TwinConfig, tyro.conf.arg(name="")] = TwinConfig()
+    name: str | None = None
+    """Name of the run's directory (default: data set and time)."""
+    out: Path = Path("runs")
+    """Directory in which the run's directory is made."""
+    overwrite: bool = False
+    """Replace a run of the same name."""
+
+    def execute(self) -> int:
+        """Run, write, print the table."""
+        jax.config.update("jax_enable_x64", self.config.precision == "float64")
+        console, began = Console(), time.perf_counter()
+        folder = self.out / (self.name or f"{self.config.dataset}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+        check_free(folder, self.overwrite)
+        with _progress(console) as bar:
+            task = bar.add_task("compiling", total=1.0)
+            result = run_twin(
+                self.config, lambda done, what: bar.update(task, completed=done, description=what)
+            )
+            bar.update(task, completed=1.0, description="drawing")
+            store(result, folder, _draw, self.overwrite)
+        console.print(_table(result))
+        for sentence in findings(result):
+            console.print(sentence.replace("**", ""), highlight=False, soft_wrap=True)
+        console.print(
+            f"\n{time.perf_counter() - began:.0f} s. Figure: {folder / 'figures' / 'twin.png'}; numbers: "
+            f"{folder / 'summary.md'}, {folder / 'metrics.csv'}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        return 0
+
+
+def _progress(console: Console) -> Progress:
+    columns = (
+        TextColumn("{task.description:>26}"),
+        BarColumn(bar_width=30),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("elapsed,"),
+        TimeRemainingColumn(elapsed_when_finished=False),
+        TextColumn("left"),
+    )
+    return Progress(*columns, console=console, speed_estimate_period=120)
+
+
+def _draw(result: TwinResult, folder: Path) -> None:
+    from implicit_ntk.plotting import save_figure, twin_figure  # matplotlib only where it is drawn with
+
+    save_figure(twin_figure(result), folder, "twin")
+
+
+def _table(result: TwinResult) -> Table:
+    config = result.config
+    title = f"{config.dataset} {config.classes[0]}/{config.classes[1]}, n = {config.n_train}, t = {config.horizon:g}"
+    view = Table(title=title, caption=f"medians over {config.seeds} seeds; [least, most]")
+    for column in ("m", "sup |u - uhat| / |y - u0|", "unseen", "train loss/n", "test error", "lambda_min", "lambda_max"):
+        view.add_column(column, justify="right")
+    for row in table(result):
+        label = "" if row.resolved else " (not resolved)"
+        view.add_row(
+            str(row.width),
+            f"{row.deviation:.4f} [{row.deviation_least:.4f}, {row.deviation_most:.4f}]".replace("[", r"\["),
+            f"{row.unseen_deviation:.4f}",
+            f"{row.train_loss:.1e}",
+            f"{row.test_error:.3f}",
+            f"{row.lambda_min:.1e}{label}",
+            f"{row.lambda_max:.3g}",
+        )
+    return view

@@ -1,0 +1,70 @@
+"""A run's directory: everything, or nothing of that name."""
+
+import csv
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from implicit_ntk.experiments._environment import environment
+from implicit_ntk.experiments._summary import summary_markdown
+from implicit_ntk.experiments._twin import TwinResult
+
+
+def store(
+    result: TwinResult, folder: Path, draw: Callable[[TwinResult, Path], None], overwrite: bool = False
+) -> Path:
+    """Write `config.json`, `environment.json`, `metrics.csv`, `arrays.npz`, `figures/`, `summary.md`.
+
+    Written beside `folder` and renamed when complete. `draw(result, folder)` makes the figures.
+
+    Raises `FileExistsError` where `folder` exists, unless `overwrite`.
+    """
+    check_free(folder, overwrite)
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    (partial / "figures").mkdir(parents=True)
+    _write_json(partial / "config.json", dataclasses.asdict(result.config))
+    _write_json(partial / "environment.json", environment())
+    _write_metrics(partial / "metrics.csv", result)
+    np.savez_compressed(partial / "arrays.npz", **_arrays(result))
+    (partial / "summary.md").write_text(summary_markdown(result), encoding="utf-8")
+    draw(result, partial / "figures")
+    if folder.exists():
+        shutil.rmtree(folder)
+    return partial.rename(folder)
+
+
+def check_free(folder: Path, overwrite: bool) -> None:
+    """Raise `FileExistsError` where a run of that name stands and may not be replaced."""
+    if folder.exists() and not overwrite:
+        raise FileExistsError(f"name: {folder} exists; pass another --name, or --overwrite")
+
+
+def _write_json(path: Path, content: dict) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_metrics(path: Path, result: TwinResult) -> None:
+    """One row a width, seed and time."""
+    names = list(result.runs[0].metrics)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["width", "seed", "time", "deviation", *names])
+        for run in result.runs:
+            columns = [result.times, run.deviation, *(run.metrics[name] for name in names)]
+            for row in zip(*columns, strict=True):
+                writer.writerow([run.width, run.seed, *row])
+
+
+def _arrays(result: TwinResult) -> dict[str, np.ndarray]:
+    """`u`, `uhat`, `f`, `fhat` (run, time, sample) and `eigenvalues` (run, n), with `width` and `seed` a run."""
+    stacked = {
+        name: np.stack([getattr(run, name) for run in result.runs])
+        for name in ("u", "uhat", "f", "fhat", "eigenvalues", "width", "seed", "resolution")
+    }
+    data = {name: getattr(result.data, name) for name in ("y", "y_test", "perturbed")}
+    return {"times": result.times, **stacked, **data}
