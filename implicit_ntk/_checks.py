@@ -1,6 +1,6 @@
 """The door: what is asked of shapes, dtypes and values before any work, in one line each."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +43,7 @@ def check_targets(y: AnyArray, n: int, name: str = "y") -> Float[Array, " n"]:
     return check_floating(y, name)
 
 
-def check_times(times: AnyArray, name: str = "times") -> Float[Array, " T"]:
+def check_times(times: AnyArray | Sequence[float], name: str = "times") -> Float[Array, " T"]:
     """Times `(T,)`: finite, not negative, increasing."""
     values = np.asarray(times, dtype=float)
     if values.ndim != 1 or values.size == 0:

@@ -14,6 +14,7 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 import chex
 import jax
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -88,6 +89,14 @@ def tol_solve(request: pytest.FixtureRequest) -> dict[str, float]:
 def tol_difference(request: pytest.FixtureRequest) -> dict[str, float]:
     """`rtol` and `atol` for a derivative against finite differences."""
     return _tolerance(request, "difference")
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Annotations unchecked, as for users: arguments of the wrong form reach our own messages."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")

@@ -15,17 +15,20 @@ EXPECTED = (ValueError, TypeError, FileNotFoundError, FileExistsError, MemoryErr
 
 def main(args: list[str] | None = None) -> int:
     """Run the command line; returns the exit status (2 for bad input, 1 for failure, 130 for Ctrl-C)."""
-    command = tyro.cli(
-        Command,
-        args=args,
-        prog="implicit-ntk",
-        description="Over-parameterised implicit networks through their neural tangent kernel.",
-    )
     try:
-        return command.execute()
+        return _parsed(args).execute()
     except EXPECTED as error:
         print(f"implicit-ntk: error: {error}", file=sys.stderr)
         return 1 if isinstance(error, ConvergenceError | MemoryError) else 2
     except KeyboardInterrupt:
         print("implicit-ntk: stopped; nothing was written", file=sys.stderr)
         return 130
+
+
+def _parsed(args: list[str] | None) -> Run | Doctor:
+    return tyro.cli(
+        Command,
+        args=args,
+        prog="implicit-ntk",
+        description="Over-parameterised implicit networks through their neural tangent kernel.",
+    )

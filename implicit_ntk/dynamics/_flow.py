@@ -1,5 +1,7 @@
 """Gradient flow of a network, recorded at requested times."""
 
+from collections.abc import Sequence
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -7,7 +9,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, PyTree
 
-from implicit_ntk._checks import check_batch, check_targets, check_times
+from implicit_ntk._checks import AnyArray, check_batch, check_targets, check_times
 from implicit_ntk.dynamics._euler import AbstractIntegrator
 from implicit_ntk.dynamics._problem import FlowProblem
 from implicit_ntk.dynamics._record import Record, record
@@ -37,12 +39,12 @@ class FlowState(eqx.Module):
 
 def gradient_flow(
     net: AbstractNetwork,
-    X: Float[Array, "n d"],
-    y: Float[Array, " n"],
-    times: Float[Array, " T"],
+    X: Float[AnyArray, "n d"],
+    y: Float[AnyArray, " n"],
+    times: Float[AnyArray, " T"] | Sequence[float],
     integrator: AbstractIntegrator,
-    X_test: Float[Array, "q d"] | None = None,
-    y_test: Float[Array, " q"] | None = None,
+    X_test: Float[AnyArray, "q d"] | None = None,
+    y_test: Float[AnyArray, " q"] | None = None,
     method: Method | None = None,
 ) -> Trajectory:
     """Integrate `dtheta/dt = -J^T (u - y)` from the network as it is, to the last of `times`.
@@ -72,10 +74,10 @@ def gradient_flow(
 
 def pose(
     net: AbstractNetwork,
-    X: Float[Array, "n d"],
-    y: Float[Array, " n"],
-    X_test: Float[Array, "q d"] | None = None,
-    y_test: Float[Array, " q"] | None = None,
+    X: Float[AnyArray, "n d"],
+    y: Float[AnyArray, " n"],
+    X_test: Float[AnyArray, "q d"] | None = None,
+    y_test: Float[AnyArray, " q"] | None = None,
     method: Method | None = None,
 ) -> FlowProblem:
     """The problem that `gradient_flow` solves, for those who drive it from a loop of their own.
@@ -143,10 +145,10 @@ def _run(problem: FlowProblem, integrator: AbstractIntegrator, times: Float[Arra
 
 def _posed(
     net: AbstractNetwork,
-    X: Float[Array, "n d"],
-    y: Float[Array, " n"],
-    X_test: Float[Array, "q d"] | None,
-    y_test: Float[Array, " q"] | None,
+    X: Float[AnyArray, "n d"],
+    y: Float[AnyArray, " n"],
+    X_test: Float[AnyArray, "q d"] | None,
+    y_test: Float[AnyArray, " q"] | None,
     method: Method | None,
 ) -> tuple[FlowProblem, Method]:
     X, method, _ = check_request(net, X, method)

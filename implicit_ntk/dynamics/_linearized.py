@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from implicit_ntk._checks import check_floating, check_targets
+from implicit_ntk._checks import AnyArray, check_floating, check_targets
 from implicit_ntk.kernel import check_kernel, resolution_of
 
 
@@ -21,12 +21,12 @@ class LinearizedFlow(eqx.Module):
     u0: Float[Array, " n"]
     y: Float[Array, " n"]
 
-    def __call__(self, t: float | Float[Array, " T"]) -> Float[Array, "..."]:
+    def __call__(self, t: float | Float[AnyArray, "..."]) -> Float[Array, "..."]:
         """`uhat(t)`: (n,) for a scalar time, (T, n) for a vector; `t = inf` as in `limit`."""
         return self._over_times(t, self._train_at)
 
     def at(
-        self, t: float | Float[Array, " T"], k0: Float[Array, "q n"], f0: Float[Array, " q"]
+        self, t: float | Float[AnyArray, "..."], k0: Float[AnyArray, "q n"], f0: Float[AnyArray, " q"]
     ) -> Float[Array, "..."]:
         """The twin on unseen data: `f0 + k0 Q diag((1 - e^{-lam t})/lam) Q^T (y - u0)`.
 
@@ -37,7 +37,7 @@ class LinearizedFlow(eqx.Module):
         return self._over_times(t, lambda t: f0 + k0 @ (self.eigenvectors @ self._integrated(t)))
 
     def limit(
-        self, k0: Float[Array, "q n"] | None = None, f0: Float[Array, " q"] | None = None
+        self, k0: Float[AnyArray, "q n"] | None = None, f0: Float[AnyArray, " q"] | None = None
     ) -> Float[Array, "..."]:
         """`t = inf`: `y` on the data, `f0 + k0 H^{-1} (y - u0)` on unseen data.
 
@@ -69,12 +69,12 @@ class LinearizedFlow(eqx.Module):
     def _coefficients(self) -> Float[Array, " n"]:
         return self.eigenvectors.T @ (self.y - self.u0)
 
-    def _over_times(self, t: float | Float[Array, " T"], value: object) -> Float[Array, "..."]:
+    def _over_times(self, t: float | Float[AnyArray, "..."], value: object) -> Float[Array, "..."]:
         t = self._check_times(t)
         with jax.default_matmul_precision("highest"):
             return value(t) if t.ndim == 0 else jax.vmap(value)(t)
 
-    def _check_times(self, t: float | Float[Array, " T"]) -> Float[Array, "..."]:
+    def _check_times(self, t: float | Float[AnyArray, "..."]) -> Float[Array, "..."]:
         t = jnp.asarray(t, self.y.dtype)
         if t.ndim > 1:
             raise ValueError(f"t must be a scalar or a vector of times, got shape {t.shape}")
@@ -92,7 +92,7 @@ class LinearizedFlow(eqx.Module):
         return t
 
     def _check_unseen(
-        self, k0: Float[Array, "q n"], f0: Float[Array, " q"] | None
+        self, k0: Float[AnyArray, "q n"], f0: Float[AnyArray, " q"] | None
     ) -> tuple[Float[Array, "q n"], Float[Array, " q"]]:
         k0 = check_floating(k0, "k0")
         if f0 is None or k0.ndim != 2 or k0.shape[1] != self.y.size:
@@ -104,7 +104,7 @@ class LinearizedFlow(eqx.Module):
 
 
 def linearized_flow(
-    H: Float[Array, "n n"], u0: Float[Array, " n"], y: Float[Array, " n"]
+    H: Float[AnyArray, "n n"], u0: Float[AnyArray, " n"], y: Float[AnyArray, " n"]
 ) -> LinearizedFlow:
     """Gradient flow with the kernel `H` frozen, from the outputs `u0` towards the targets `y`.
 

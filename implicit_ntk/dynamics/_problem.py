@@ -1,7 +1,6 @@
 """A training problem: network, data and method, with the kernel at initialisation."""
 
 import dataclasses
-from typing import Self
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -29,7 +28,7 @@ class Data(eqx.Module):
     @classmethod
     def of(
         cls, net: AbstractNetwork, X: Float[Array, "n d"], y: Float[Array, " n"] | None, method: Method
-    ) -> Self:
+    ) -> "Data":
         """The data as this network sees it."""
         phi = net.inject(X) if net.injection_is_fixed else None
         return cls(X, y, net.baseline(X, method), phi)
@@ -76,7 +75,7 @@ class FlowProblem(eqx.Module):
         y_test: Float[Array, " q"] | None,
         method: Method,
         policy: Policy,
-    ) -> Self:
+    ) -> "FlowProblem":
         """Solve at initialisation, form `H(0)` and decompose it: n^3 flops, once a run."""
         J = build(net, X, method, policy, default_kind(net))
         lam, Q = jnp.linalg.eigh(sum(J.kernel_blocks(J).values()))

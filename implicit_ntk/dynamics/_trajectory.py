@@ -3,7 +3,7 @@
 from typing import Any
 
 import equinox as eqx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
 from implicit_ntk.equilibrium import Method
 from implicit_ntk.networks import AbstractNetwork
@@ -26,7 +26,7 @@ class Trajectory(eqx.Module):
     u: Float[Array, "T n"]
     f: Float[Array, "T q"] | None
     loss: Float[Array, " T"]
-    metrics: dict[str, Float[Array, " T"]]
+    metrics: dict[str, Shaped[Array, " T"]]
     net: AbstractNetwork
     steps: Int[Array, ""]
     forward_evaluations: Int[Array, ""]

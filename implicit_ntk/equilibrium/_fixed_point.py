@@ -38,9 +38,10 @@ def fixed_point(
 
     **Returns:** an `Equilibrium`: `z`, and per problem `residual`, `error`, `steps`, `status`.
 
-    **Raises:** `ConvergenceError` under the policy `"raise"` when called on concrete arrays, Equinox's
-    runtime error (also a `RuntimeError`) from inside a transformation; `ValueError`, `TypeError` for a
-    guess or a function of the wrong form.
+    **Raises:** `ConvergenceError` under the policy `"raise"` when called on concrete arrays; from inside
+    a transformation what JAX makes of it (a `RuntimeError`, or, where a compiled function is called
+    again, a `ValueError`), with the same sentence in its text; `ValueError`, `TypeError` for a guess or
+    a function of the wrong form.
     """
     method = Method() if method is None else method
     if not isinstance(method, Method):
@@ -69,9 +70,10 @@ def solve_fixed_point(
     """`fixed_point` without its door: traceable, unchecked, in the precision context of the caller."""
     _check_form(f, z0, args)
     # Captured arrays become arguments, so that the rule differentiates them; and the products of `f`
-    # are traced here, once, under the caller's precision, which every derivative then inherits.
-    f = eqx.filter_closure_convert(f, z0, args)
-    return method.adjoint.solve(Problem(f, args, batch_ndim, policy), method.solver, z0)
+    # are traced here, once, under the caller's precision, which every derivative then inherits. Equinox
+    # hands back a function that captures nothing as it is, and so it is given one that captures `f`.
+    traced = eqx.filter_closure_convert(lambda z, args: f(z, args), z0, args)
+    return method.adjoint.solve(Problem(traced, args, batch_ndim, policy), method.solver, z0)
 
 
 def _checked_guess(z0: PyTree, batch_ndim: int) -> PyTree[Array]:

@@ -2,7 +2,7 @@
 
 import equinox as eqx
 import jax.numpy as jnp
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 ROUNDING = 4.0
@@ -15,7 +15,7 @@ STALL_PATIENCE = 8
 """Evaluations without a new least residual after which it has stopped falling."""
 
 
-def default_rtol(dtype: jnp.dtype) -> float:
+def default_rtol(dtype: DTypeLike) -> float:
     """The relative tolerance that `rtol=None` means: 1e-6 in float32, 1e-12 in float64, else 8 eps."""
     return {jnp.dtype("float32"): 1e-6, jnp.dtype("float64"): 1e-12}.get(
         jnp.dtype(dtype), 8 * float(jnp.finfo(dtype).eps)

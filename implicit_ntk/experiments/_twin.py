@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
 from implicit_ntk.data import TwoClass, two_class
 from implicit_ntk.dynamics import (
@@ -50,7 +50,7 @@ class TwinRun:
     fhat: Float[np.ndarray, "T q"]
     eigenvalues: Float[np.ndarray, " n"]
     resolution: float
-    metrics: dict[str, Float[np.ndarray, " T"]]
+    metrics: dict[str, Shaped[np.ndarray, " T"]]
 
     @property
     def deviation(self) -> Float[np.ndarray, " T"]:
@@ -92,7 +92,7 @@ def run_twin(config: TwinConfig, progress: Progress = lambda share, what: None) 
     Raises `ValueError` for bad settings, `FileNotFoundError` for missing data, `ConvergenceError` where a
     solve fails.
     """
-    if jnp.dtype(config.precision) != jnp.zeros((), config.precision).dtype:
+    if jax.dtypes.canonicalize_dtype(config.precision) != np.dtype(config.precision):
         raise ValueError('precision="float64" needs jax.config.update("jax_enable_x64", True) first')
     data = two_class(
         config.dataset,

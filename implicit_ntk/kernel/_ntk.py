@@ -3,6 +3,7 @@
 import equinox as eqx
 from jaxtyping import Array, Float
 
+from implicit_ntk._checks import AnyArray
 from implicit_ntk._memory import require_memory
 from implicit_ntk.equilibrium import Equilibrium, Method, Policy, checked
 from implicit_ntk.jacobian import build, check_request, solves_of
@@ -13,8 +14,8 @@ Blocks = dict[str, Float[Array, "n1 n2"]]
 
 def ntk(
     net: AbstractNetwork,
-    X1: Float[Array, "n1 d"],
-    X2: Float[Array, "n2 d"] | None = None,
+    X1: Float[AnyArray, "n1 d"],
+    X2: Float[AnyArray, "n2 d"] | None = None,
     method: Method | None = None,
     kind: str = "auto",
 ) -> Float[Array, "n1 n2"]:
@@ -33,8 +34,8 @@ def ntk(
 
 def ntk_blocks(
     net: AbstractNetwork,
-    X1: Float[Array, "n1 d"],
-    X2: Float[Array, "n2 d"] | None = None,
+    X1: Float[AnyArray, "n1 d"],
+    X2: Float[AnyArray, "n2 d"] | None = None,
     method: Method | None = None,
     kind: str = "auto",
 ) -> Blocks:

@@ -4,7 +4,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from implicit_ntk._checks import check_floating
+from implicit_ntk._checks import AnyArray, check_floating
 from implicit_ntk.equilibrium import default_rtol
 
 
@@ -44,7 +44,7 @@ class Spectrum(eqx.Module):
         return jnp.sum(self.eigenvalues > self.resolution)
 
 
-def spectrum(H: Float[Array, "n n"], relative_residual: float | None = None) -> Spectrum:
+def spectrum(H: Float[AnyArray, "n n"], relative_residual: float | None = None) -> Spectrum:
     """Eigenvalues of a kernel, `lambda_min`, `lambda_max`, condition number, resolved or not.
 
     **Arguments:** `H` (n, n), symmetric; `relative_residual`, the sum of the forward and the adjoint
@@ -68,7 +68,7 @@ def resolution_of(
     return eigenvalues[-1] * max(eigenvalues.size * eps, 4 * relative_residual)
 
 
-def check_kernel(H: Float[Array, "n n"], name: str = "H") -> Float[Array, "n n"]:
+def check_kernel(H: Float[AnyArray, "n n"], name: str = "H") -> Float[Array, "n n"]:
     """A square, finite kernel matrix; raises `ValueError` otherwise."""
     H = check_floating(H, name)
     if H.ndim != 2 or H.shape[0] != H.shape[1]:

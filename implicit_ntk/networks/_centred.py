@@ -23,10 +23,12 @@ class Centred(AbstractNetwork):
     initial: AbstractNetwork
 
     def __init__(self, net: AbstractNetwork, initial: AbstractNetwork | None = None):
-        if not isinstance(net, AbstractNetwork):
-            raise TypeError(f"net must be a network, got {type(net).__name__}")
         self.net = net
         self.initial = net if initial is None else initial
+        for name in ("net", "initial"):
+            found = getattr(self, name)
+            if not isinstance(found, AbstractNetwork):
+                raise TypeError(f"{name} must be a network, got {type(found).__name__}")
 
     @property
     def trained(self) -> tuple[str, ...]:

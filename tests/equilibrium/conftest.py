@@ -1,59 +1,47 @@
-"""What the tests of the solver share: cells, an independent reference, and a precise method."""
+"""What the tests of the solver share: cells as module-level functions, so that they are compiled once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
 import pytest
 
-from implicit_ntk.equilibrium import ImplicitAdjoint, Method, Neumann, Picard
 
-
-def _linear(z, args):
+def linear(z, args):
     A, phi = args
     return z @ A + phi
 
 
-def _tanh(z, args):
-    return jnp.tanh(_linear(z, args))
+def tanh(z, args):
+    return jnp.tanh(linear(z, args))
 
 
-def _relu(z, args):
-    return jax.nn.relu(_linear(z, args))
+def relu(z, args):
+    return jax.nn.relu(linear(z, args))
 
 
-CELLS = {"linear": _linear, "tanh": _tanh, "relu": _relu}
+@pytest.fixture(autouse=True)
+def quick_compilation() -> Iterator[None]:
+    """The programs here are many and small and run once: do without LLVM's optimisations."""
+    before = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture
 def cells() -> dict[str, Callable]:
-    """`z -> sigma(z A + phi)`, `args = (A, phi)`, by the name of sigma; module-level functions."""
-    return CELLS
+    """`z -> sigma(z A + phi)`, `args = (A, phi)`, by the name of sigma."""
+    return {"linear": linear, "tanh": tanh, "relu": relu}
 
 
 @pytest.fixture
-def arguments() -> Callable:
-    """`(key, n, m, norm) -> (A, phi)` with `||A||_2 = norm`, in JAX's default float type."""
+def arguments(key) -> Callable:
+    """`(n, m, norm) -> (A, phi)` with `||A||_2 = norm`, in JAX's default float type."""
 
-    def make(key: jax.Array, n: int = 3, m: int = 5, norm: float = 0.5) -> tuple:
+    def make(n: int = 3, m: int = 5, norm: float = 0.5) -> tuple[jax.Array, jax.Array]:
         key_A, key_phi = jax.random.split(key)
         A = jax.random.normal(key_A, (m, m))
         return norm * A / jnp.linalg.norm(A, 2), jax.random.normal(key_phi, (n, m))
 
     return make
-
-
-@pytest.fixture
-def unrolled() -> Callable:
-    """The reference: `f` applied 150 times, with nothing of the library in it."""
-
-    def run(f: Callable, z0, args):
-        return jax.lax.scan(lambda z, _: (f(z, args), None), z0, length=150)[0]
-
-    return run
-
-
-@pytest.fixture
-def precise() -> Method:
-    """Solves to rounding, forward and adjoint."""
-    return Method(Picard(rtol=0.0), ImplicitAdjoint(Neumann(rtol=0.0)))

@@ -25,8 +25,8 @@ def test_exact_for_small_matrices(
     "shape",
     [
         (TOO_LARGE, TOO_LARGE),
-        (TOO_LARGE, 530),
-        (530, TOO_LARGE),
+        pytest.param((TOO_LARGE, 530), marks=pytest.mark.slow),
+        pytest.param((530, TOO_LARGE), marks=pytest.mark.slow),
         pytest.param((900, 900), marks=pytest.mark.slow),
         pytest.param((1200, 1200), marks=pytest.mark.slow),
     ],

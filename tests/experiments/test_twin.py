@@ -1,0 +1,177 @@
+"""The main experiment on a small scale: its numbers recomputed, its directory read back."""
+
+import csv
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import implicit_ntk as ink
+from implicit_ntk.experiments import (
+    TwinConfig,
+    TwinResult,
+    findings,
+    run_twin,
+    store,
+    summary_markdown,
+    table,
+)
+
+SMALL = TwinConfig(n_train=16, n_test=10, widths=(40, 24), seeds=2, horizon=4.0, records=6)
+
+
+@pytest.fixture(scope="module")
+def result() -> TwinResult:
+    return run_twin(SMALL)
+
+
+def draw_nothing(result, folder):
+    (folder / "twin.png").write_bytes(b"")
+
+
+def test_runs_every_width_and_seed_from_narrow_to_wide(result):
+    assert [(run.width, run.seed) for run in result.runs] == [(24, 0), (24, 1), (40, 0), (40, 1)]
+
+
+def test_times_start_at_zero_and_end_at_the_horizon(result):
+    assert result.times[0] == 0
+    assert result.times[-1] == SMALL.horizon
+    assert (np.diff(result.times) > 0).all()
+
+
+def test_run_starts_at_zero_and_learns(result):
+    for run in result.runs:
+        np.testing.assert_allclose(run.u[0], 0, atol=1e-4)
+        assert (np.diff(run.metrics["loss"]) < 0).all()
+
+
+def test_twin_is_the_matrix_exponential_of_the_kernel(result):
+    """From `H(0)` of the same network, formed here anew."""
+    run = result.runs[0]
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(SMALL.seed), run.width), run.seed)
+    net = ink.ReluImplicit.init(key, 784, run.width, SMALL.gamma0)
+    H = ink.ntk(net, jnp.asarray(result.data.X))
+    t = result.times[-1]
+    decay = jax.scipy.linalg.expm(-H * t)
+    np.testing.assert_allclose(run.uhat[-1], run.y - decay @ (run.y - run.u[0]), atol=2e-4)
+    k0 = ink.ntk(net, jnp.asarray(result.data.X_test), jnp.asarray(result.data.X))
+    moved = jnp.linalg.solve(H, (jnp.eye(run.y.size) - decay) @ (run.y - run.u[0]))
+    np.testing.assert_allclose(run.fhat[-1], run.f[0] + k0 @ moved, atol=5e-3)
+
+
+def test_deviation_is_relative_to_the_initial_residual(result):
+    run = result.runs[-1]
+    by_hand = [np.sqrt(((u - v) ** 2).sum() / ((run.y - run.u[0]) ** 2).sum()) for u, v in zip(run.u, run.uhat)]
+    np.testing.assert_allclose(run.deviation, by_hand, rtol=1e-5)
+
+
+def test_same_configuration_same_result_bit_for_bit(result):
+    again = run_twin(dataclasses.replace(SMALL, widths=(24,), seeds=1))
+    np.testing.assert_array_equal(again.runs[0].u, result.runs[0].u)
+
+
+def test_progress_rises_to_one():
+    told = []
+    run_twin(
+        dataclasses.replace(SMALL, widths=(24,), seeds=1, horizon=1.0),
+        lambda share, what: told.append(share),
+    )
+    assert told == sorted(told)
+    assert told[-1] == pytest.approx(1)
+
+
+def test_table_takes_medians_over_seeds(result):
+    rows = table(result)
+    assert [row.width for row in rows] == [24, 40]
+    sups = [run.deviation.max() for run in result.runs[:2]]
+    assert rows[0].deviation == pytest.approx(np.median(sups))
+    assert (rows[0].deviation_least, rows[0].deviation_most) == pytest.approx((min(sups), max(sups)))
+
+
+def test_summary_says_by_how_much_the_deviation_falls(result):
+    rows = table(result)
+    text = summary_markdown(result)
+    assert f"{rows[0].deviation / rows[-1].deviation:.2f} times less" in text
+    assert "mnist 0/1" in text
+
+
+def test_unresolved_eigenvalue_is_labelled_and_the_remedy_named(result):
+    noisy = [dataclasses.replace(run, resolution=float(run.eigenvalues[0]) * 2) for run in result.runs]
+    noisy = dataclasses.replace(result, runs=tuple(noisy))
+    assert "(not resolved)" in summary_markdown(noisy)
+    assert any("--precision float64" in line for line in findings(noisy))
+    assert not any("--precision float64" in line for line in findings(result))
+
+
+def test_deviation_that_does_not_fall_is_said(result):
+    swapped = {24: 40, 40: 24}
+    runs = [dataclasses.replace(run, width=swapped[run.width]) for run in result.runs]
+    falls = table(result)[0].deviation > table(result)[1].deviation
+    turned = findings(dataclasses.replace(result, runs=tuple(runs)))[0]
+    assert ("not" in turned) == falls
+
+
+def test_store_writes_everything(result, tmp_path):
+    folder = store(result, tmp_path / "run", draw_nothing)
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"config.json", "environment.json", "metrics.csv", "arrays.npz", "figures", "summary.md"}
+    config = json.loads((folder / "config.json").read_text())
+    assert TwinConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}) == SMALL
+    assert json.loads((folder / "environment.json").read_text())["versions"]["jax"] == jax.__version__
+    with np.load(folder / "arrays.npz") as arrays:
+        np.testing.assert_array_equal(arrays["u"], np.stack([run.u for run in result.runs]))
+        np.testing.assert_array_equal(arrays["times"], result.times)
+    with (folder / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(result.runs) * result.times.size
+    assert float(rows[-1]["loss"]) == pytest.approx(float(result.runs[-1].metrics["loss"][-1]))
+
+
+def test_store_replaces_only_when_asked(result, tmp_path):
+    store(result, tmp_path / "run", draw_nothing)
+    with pytest.raises(FileExistsError, match="--overwrite"):
+        store(result, tmp_path / "run", draw_nothing)
+    store(result, tmp_path / "run", draw_nothing, overwrite=True)
+
+
+def test_store_that_fails_leaves_no_run(result, tmp_path):
+    def fail(result, folder):
+        raise RuntimeError("no ink left")
+
+    with pytest.raises(RuntimeError, match="ink"):
+        store(result, tmp_path / "run", fail)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"widths": ()}, "widths is empty"),
+        ({"widths": (10, 10)}, "twice"),
+        ({"widths": (0,)}, "widths must be a positive"),
+        ({"seeds": 0}, "seeds must be a positive"),
+        ({"n_train": -1}, "n_train must be a positive"),
+        ({"records": 1}, "records must be at least 2"),
+        ({"horizon": 0.0}, "horizon must be positive"),
+        ({"gamma0": float("nan")}, "gamma0 must be positive"),
+        ({"dt": -0.1}, "dt must be positive"),
+        ({"ramp": 2.0}, "ramp must lie"),
+        ({"precision": "float16"}, "precision must be one of"),
+    ],
+)
+def test_bad_settings_are_named(change, message, unchecked):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(SMALL, **change)
+
+
+def test_float64_needs_x64():
+    with pytest.raises(ValueError, match="jax_enable_x64"):
+        run_twin(dataclasses.replace(SMALL, precision="float64"))
+
+
+def test_unstable_step_is_refused_before_it_is_taken():
+    with pytest.raises(ValueError, match="unstable"):
+        run_twin(dataclasses.replace(SMALL, widths=(24,), seeds=1, dt=50.0))

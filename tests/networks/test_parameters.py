@@ -1,0 +1,104 @@
+"""The trained leaves: filters, tangents, updates; the frozen initial outputs of `Centred`."""
+
+import itertools
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+import implicit_ntk as ink
+from implicit_ntk.networks import as_tangent, check_tangent, trained_leaves, with_leaves
+
+SUBSETS = [s for k in range(4) for s in itertools.combinations(("A", "W", "b"), k)]
+
+
+def network(key: jax.Array, centred: bool = False, trained: tuple[str, ...] = ("A", "b")):
+    net = ink.ReluImplicit.init(key, 3, 8, trained=trained)
+    return ink.Centred(net) if centred else net
+
+
+@pytest.mark.parametrize("trained", SUBSETS)
+@pytest.mark.parametrize("centred", [False, True])
+def test_filter_and_tangents(trained: tuple[str, ...], centred: bool, key: jax.Array) -> None:
+    net = network(key, centred, trained)
+    params, frozen = eqx.partition(net, ink.trainable(net))
+    assert len(jax.tree.leaves(params)) == len(trained)
+    assert len(jax.tree.leaves(frozen)) == (8 if centred else 4) - len(trained)
+    leaves = trained_leaves(net)
+    assert tuple(leaves) == trained == net.trained
+    check_tangent(net, params)
+    tangent = as_tangent(net, {name: 2 * leaf for name, leaf in leaves.items()})
+    check_tangent(net, tangent)
+    twice = eqx.apply_updates(net, params)
+    for name in ("A", "W", "b"):
+        factor = 2 if name in trained else 1
+        assert_array_equal(getattr(twice.core, name), factor * getattr(net.core, name))
+    jax.tree.map(assert_array_equal, with_leaves(net, trained_leaves(tangent)), twice)
+    if centred:
+        jax.tree.map(assert_array_equal, twice.initial, net.initial)
+
+
+@pytest.mark.parametrize("centred", [False, True])
+def test_check_tangent(centred: bool, key: jax.Array) -> None:
+    net = network(key, centred)
+    good = eqx.filter(net, ink.trainable(net))
+    wrong = {
+        "the network": net,
+        "a dictionary": trained_leaves(net),
+        "nothing": None,
+        "an array": net.core.A,
+        "another shape": eqx.tree_at(lambda t: t.core.A, good, good.core.A[:-1]),
+        "another dtype": eqx.tree_at(lambda t: t.core.A, good, good.core.A.astype(jnp.bfloat16)),
+        "integers": eqx.tree_at(lambda t: t.core.b, good, jnp.ones(8, int)),
+        "a missing leaf": eqx.tree_at(lambda t: t.core.A, good, None),
+        "other trained leaves": eqx.filter(
+            other := network(key, centred, ("A",)), ink.trainable(other)
+        ),
+        "the other kind": eqx.filter(other := network(key, not centred), ink.trainable(other)),
+    }
+    for what, tangent in wrong.items():
+        with pytest.raises(ValueError, match="^tangent must have the structure") as caught:
+            check_tangent(net, tangent)
+        assert "\n" not in str(caught.value), what
+
+
+class TestCentred:
+    def test_is_zero_at_first(self, key: jax.Array, dtype: np.dtype) -> None:
+        net, X = network(key), jax.random.normal(key, (4, 3))
+        assert_array_equal(ink.Centred(net)(X), 0)
+        assert_array_equal(ink.Centred(ink.Centred(net))(X), 0)
+        assert (net(X) != 0).all()
+
+    def test_subtracts_the_initial_outputs(self, key: jax.Array, tol: dict) -> None:
+        first, other = network(key), network(jax.random.fold_in(key, 1))
+        X = jax.random.normal(key, (4, 3))
+        moved = with_leaves(ink.Centred(first), trained_leaves(other))
+        now = with_leaves(first, trained_leaves(other))
+        assert_allclose(moved(X), now(X) - first(X), **tol)
+        assert_allclose(ink.Centred(now, first)(X), moved(X), **tol)
+        twice = with_leaves(ink.Centred(ink.Centred(first)), trained_leaves(other))
+        assert_allclose(twice(X), moved(X), **tol)
+
+    def test_frozen_copy_has_no_derivative(self, key: jax.Array, x64: None) -> None:
+        net, X = network(key), jax.random.normal(key, (4, 3))
+        of_centred = jax.grad(lambda net: net(X).sum())(ink.Centred(net))
+        jax.tree.map(lambda leaf: assert_array_equal(leaf, 0), of_centred.initial)
+        of_net = jax.grad(lambda net: net(X).sum())(net)
+        jax.tree.map(lambda a, b: assert_allclose(a, b, rtol=1e-12), of_centred.net, of_net)
+
+    def test_passes_on_what_the_network_says(self, key: jax.Array) -> None:
+        net = network(key)
+        centred = ink.Centred(ink.Centred(net))
+        assert centred.trained == net.trained
+        assert (centred.in_size, centred.width) == (3, 8)
+        assert centred.core is net
+        assert centred.contraction() == net.contraction()
+
+    def test_wants_a_network(self, key: jax.Array, unchecked: None) -> None:
+        with pytest.raises(TypeError, match="^net must be a network, got int"):
+            ink.Centred(3)
+        with pytest.raises(TypeError, match="^initial must be a network, got int"):
+            ink.Centred(network(key), 3)
