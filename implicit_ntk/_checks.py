@@ -1,17 +1,20 @@
 """The door: what is asked of shapes, dtypes and values before any work, in one line each."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
-import jax
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+
+from implicit_ntk._tracing import is_traced
 
 AnyArray = Array | np.ndarray
 
 
 def check_batch(
-    X: AnyArray, in_size: int, leaves: Iterable[object] = (), name: str = "X"
+    X: AnyArray, in_size: int, leaves: Iterable[Any] = (), name: str = "X"
 ) -> Float[Array, "n d"]:
     """A batch of rows as a JAX array.
 
@@ -29,7 +32,7 @@ def check_batch(
     if shape[0] == 0:
         raise ValueError(f"{name} is empty; pass at least one row")
     X = check_floating(X, name)
-    dtypes = {leaf.dtype for leaf in leaves if eqx_is_inexact(leaf)}
+    dtypes = {leaf.dtype for leaf in leaves if eqx.is_inexact_array(leaf)}
     if dtypes and X.dtype not in dtypes:
         want = sorted(map(str, dtypes))[0]
         raise TypeError(f"{name} is {X.dtype} but the network is {want}; cast {name} with .astype('{want}')")
@@ -59,7 +62,7 @@ def check_floating(value: AnyArray, name: str) -> Float[Array, "..."]:
         raise TypeError(
             f"{name} must be floating point, got {jnp.result_type(value)}; convert it with .astype(float)"
         )
-    if not isinstance(value, jax.core.Tracer) and not np.isfinite(np.asarray(value)).all():
+    if not is_traced(value) and not np.isfinite(np.asarray(value)).all():
         raise ValueError(f"{name} holds NaN or infinite values; remove or replace them")
     return jnp.asarray(value)
 
@@ -74,8 +77,3 @@ def check_positive(value: object, name: str) -> None:
     """Raise `ValueError` unless `value` is a positive integer."""
     if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name} must be a positive integer, got {value!r}")
-
-
-def eqx_is_inexact(leaf: object) -> bool:
-    """Is the leaf a floating-point array?"""
-    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)

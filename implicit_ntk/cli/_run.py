@@ -19,7 +19,15 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from implicit_ntk.experiments import TwinConfig, TwinResult, check_free, findings, run_twin, store, table
+from implicit_ntk.experiments import (
+    TwinConfig,
+    TwinResult,
+    check_free,
+    findings,
+    run_twin,
+    store,
+    table,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +81,10 @@ def _progress(console: Console) -> Progress:
 
 
 def _draw(result: TwinResult, folder: Path) -> None:
-    from implicit_ntk.plotting import save_figure, twin_figure  # matplotlib only where it is drawn with
+    from implicit_ntk.plotting import (  # matplotlib only where it is drawn with
+        save_figure,
+        twin_figure,
+    )
 
     save_figure(twin_figure(result), folder, "twin")
 

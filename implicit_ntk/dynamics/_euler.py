@@ -6,7 +6,6 @@ share s of the step's motion unsolved is late by s of a step more.
 """
 
 import abc
-import dataclasses
 import math
 import operator
 
@@ -16,6 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
+from implicit_ntk._tracing import is_traced
 from implicit_ntk.dynamics._problem import FlowProblem, Leaves, States
 from implicit_ntk.equilibrium import Status, norms
 
@@ -24,8 +24,9 @@ class EulerState(eqx.Module):
     """All that the flow remembers: what a checkpoint would hold.
 
     `motion_z` is the change of the equilibria over the last step, of length `dt`, and `moved_p` the size
-    (root mean square over the samples) of that of the adjoint states; `amplification` is what the steps so far made of each eigenmode of the linearised dynamics, of which
-    the flow itself makes `e^{-lam t}`; the evaluations are those that the steps took.
+    (root mean square over the samples) of that of the adjoint states; `amplification` is what the steps
+    so far made of each eigenmode of the linearised dynamics, of which the flow itself makes `e^{-lam t}`;
+    the evaluations are those that the steps took, and the solves at t = 0.
     """
 
     time: Float[Array, ""]
@@ -61,6 +62,12 @@ class AbstractIntegrator(eqx.Module):
     def leaves_at(self, problem: FlowProblem, state: PyTree, time: Float[Array, ""]) -> Leaves:
         """Dense output: the trained leaves at a time within the next step."""
 
+    @abc.abstractmethod
+    def error_at(
+        self, problem: FlowProblem, state: PyTree, time: Float[Array, ""]
+    ) -> Float[Array, ""]:
+        """An estimate of `||u_numerical - u||`, the integrator's own error."""
+
 
 class Euler(AbstractIntegrator):
     """Explicit Euler with steps of at most `dt`.
@@ -78,12 +85,12 @@ class Euler(AbstractIntegrator):
     **Raises:** `ValueError` for values out of range.
     """
 
-    dt: float | Float[Array, ""]
-    ramp: float | None = None
-    solver_share: float = 0.05
+    dt: float | int | Float[Array, ""]
+    ramp: float | int | None = None
+    solver_share: float | int = 0.05
 
     def __check_init__(self) -> None:
-        if isinstance(self.dt, int | float) and not 0 < self.dt < math.inf:
+        if not is_traced(self.dt) and not 0 < self.dt < math.inf:
             raise ValueError(f"dt must be positive and finite, got {self.dt}")
         if self.ramp is not None and not 0 < self.ramp <= 1:
             raise ValueError(f"ramp must lie in (0, 1], got {self.ramp}; None is constant steps")
@@ -94,11 +101,9 @@ class Euler(AbstractIntegrator):
         """Raise `ValueError` where `dt >= 2/lambda_max(H(0))`, naming the largest stable step."""
         lambda_max = problem.eigenvalues[-1]
         unstable = self.dt * lambda_max >= 2
-        if isinstance(unstable, jax.core.Tracer):
-            message = "dt is unstable: Euler needs dt < 2/lambda_max(H)"
-            return eqx.tree_at(
-                lambda p: p.eigenvalues, problem, eqx.error_if(problem.eigenvalues, unstable, message)
-            )
+        if is_traced(unstable):
+            bad = unstable | (jnp.asarray(self.dt) <= 0)
+            return eqx.error_if(problem, bad, "dt is unstable: Euler needs 0 < dt < 2/lambda_max(H)")
         if unstable:
             stable = 2 / float(lambda_max)
             raise ValueError(
@@ -137,14 +142,19 @@ class Euler(AbstractIntegrator):
         return lax.while_loop(fits, lambda state: self._step(problem, state), state)
 
     def leaves_at(self, problem: FlowProblem, state: EulerState, time: Float[Array, ""]) -> Leaves:
-        """The straight line that Euler's method itself draws between its steps."""
-        return _along(state.leaves, problem.gradient(state.leaves, state.states), state.time - time)
+        """The straight line that Euler's method itself draws between its steps; none after a failure."""
+        line = _along(state.leaves, problem.gradient(state.leaves, state.states), state.time - time)
+        failed = state.status > Status.STALLED
+        return jax.tree.map(lambda old, new: jnp.where(failed, old, new), state.leaves, line)
 
-    def amplification_at(
+    def error_at(
         self, problem: FlowProblem, state: EulerState, time: Float[Array, ""]
-    ) -> Float[Array, " n"]:
-        """What the steps, and the part of one up to `time`, make of each linearised mode."""
-        return state.amplification * (1 - (time - state.time) * problem.eigenvalues)
+    ) -> Float[Array, ""]:
+        """The error of the same steps on the linearised dynamics, where both are known."""
+        euler = state.amplification * (1 - (time - state.time) * problem.eigenvalues)
+        exact = jnp.exp(-jnp.maximum(problem.eigenvalues, 0) * time)
+        modes = problem.eigenvectors.T @ problem.initial_residual
+        return jnp.sqrt(jnp.sum(((euler - exact) * modes) ** 2))
 
     def _step(self, problem: FlowProblem, state: EulerState) -> EulerState:
         dt = self._step_size(problem, state.time)

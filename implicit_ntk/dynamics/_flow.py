@@ -66,6 +66,8 @@ def gradient_flow(
     returns the run up to there).
     """
     times = check_times(times)
+    if not isinstance(integrator, AbstractIntegrator):
+        raise TypeError(f"integrator must be an integrator such as Euler(dt=0.01), got {integrator!r}")
     problem, method = _posed(net, X, y, X_test, y_test, method)
     problem = integrator.check(problem)
     traj = _run(problem, integrator, times.astype(problem.train.X.dtype))
@@ -82,8 +84,9 @@ def pose(
 ) -> FlowProblem:
     """The problem that `gradient_flow` solves, for those who drive it from a loop of their own.
 
-    `state = start(problem, integrator)`, then `state, rec = segment(problem, integrator, state, time)`
-    for each time, and `assemble` at the end. Raises as `gradient_flow`.
+    `problem = integrator.check(problem)`, `state = start(problem, integrator)`, then `state, rec =
+    segment(problem, integrator, state, time)` for each time, and of the records, stacked, `assemble` and
+    `reported` make what `gradient_flow` returns. Raises as it does.
     """
     return _posed(net, X, y, X_test, y_test, method)[0]
 
@@ -109,6 +112,7 @@ def segment(
         return FlowState(moved, rec.z_test), rec
 
 
+@eqx.filter_jit
 def assemble(
     problem: FlowProblem,
     integrator: AbstractIntegrator,
@@ -118,13 +122,15 @@ def assemble(
 ) -> Trajectory:
     """A trajectory from the last state and the records, stacked along time."""
     last = state.integrator
+    with problem.method.products():
+        net = problem.network(integrator.leaves_at(problem, last, times[-1]))
     return Trajectory(
         times=times,
         u=records.u,
         f=records.f,
         loss=records.loss,
         metrics=records.metrics,
-        net=problem.network(integrator.leaves_at(problem, last, times[-1])),
+        net=net,
         steps=last.steps,
         forward_evaluations=last.forward_evaluations,
         adjoint_evaluations=last.adjoint_evaluations,
@@ -157,10 +163,12 @@ def _posed(
         raise ValueError("y_test needs X_test; pass both, or X_test alone")
     if X_test is not None:
         X_test = check_batch(X_test, net.in_size, jax.tree.leaves(net), "X_test")
-        y_test = None if y_test is None else check_targets(y_test, X_test.shape[0], "y_test").astype(X.dtype)
+    targets = None
+    if X_test is not None and y_test is not None:
+        targets = check_targets(y_test, X_test.shape[0], "y_test").astype(X.dtype)
 
     def run(policy: Policy) -> FlowProblem:
-        return _pose(net, X, y, X_test, y_test, method, policy)
+        return _pose(net, X, y, X_test, targets, method, policy)
 
     inputs = (net, X, y, X_test, y_test)
     solves = checked(
@@ -190,11 +198,10 @@ def reported(traj: Trajectory, method: Method) -> Trajectory:
     if has_tracer(traj):
         messages = failure_messages("solve along the flow")
         failed = traj.status > Status.STALLED
-        u = eqx.branched_error_if(traj.u, failed, failure_index(traj.status), messages)
-        return eqx.tree_at(lambda traj: traj.u, traj, u)
+        return eqx.branched_error_if(traj, failed, failure_index(traj.status), messages)
     if traj.status > Status.STALLED:
-        healthy = np.isfinite(np.asarray(traj.loss))
-        until = f"after t={float(traj.times[healthy][-1]):g}" if healthy.any() else "at the start"
+        first = int(np.argmax(~np.isfinite(np.asarray(traj.loss))))
+        until = f"after t={float(traj.times[first - 1]):g}" if first else "at the start"
         sentence = failure_messages("solve along the flow")[int(failure_index(traj.status))]
         raise ConvergenceError(f"{until}: {sentence}; on_failure='report' returns the run up to there")
     return traj

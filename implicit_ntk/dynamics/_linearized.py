@@ -1,12 +1,17 @@
 """The linearised twin of gradient flow: the kernel frozen, everything in closed form."""
 
+from collections.abc import Callable
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from implicit_ntk._checks import AnyArray, check_floating, check_targets
+from implicit_ntk._tracing import is_traced
 from implicit_ntk.kernel import check_kernel, resolution_of
+
+Times = float | int | Float[AnyArray, "..."]
 
 
 class LinearizedFlow(eqx.Module):
@@ -21,12 +26,12 @@ class LinearizedFlow(eqx.Module):
     u0: Float[Array, " n"]
     y: Float[Array, " n"]
 
-    def __call__(self, t: float | Float[AnyArray, "..."]) -> Float[Array, "..."]:
+    def __call__(self, t: Times) -> Float[Array, "..."]:
         """`uhat(t)`: (n,) for a scalar time, (T, n) for a vector; `t = inf` as in `limit`."""
         return self._over_times(t, self._train_at)
 
     def at(
-        self, t: float | Float[AnyArray, "..."], k0: Float[AnyArray, "q n"], f0: Float[AnyArray, " q"]
+        self, t: Times, k0: Float[AnyArray, "q n"], f0: Float[AnyArray, " q"]
     ) -> Float[Array, "..."]:
         """The twin on unseen data: `f0 + k0 Q diag((1 - e^{-lam t})/lam) Q^T (y - u0)`.
 
@@ -42,10 +47,17 @@ class LinearizedFlow(eqx.Module):
         """`t = inf`: `y` on the data, `f0 + k0 H^{-1} (y - u0)` on unseen data.
 
         Raises `ValueError` (inside a transformation: Equinox's runtime error) where `lambda_min` is not
-        resolved in this dtype: whether the slowest mode is ever learnt is then not known.
+        resolved in this dtype: whether the slowest mode is ever learnt is then not known. `ValueError`
+        for one of `k0`, `f0` without the other.
         """
+        if (k0 is None) != (f0 is None):
+            raise ValueError("k0 and f0 belong together; pass both for unseen data, neither for the data")
         infinity = jnp.asarray(jnp.inf, self.y.dtype)
-        return self(infinity) if k0 is None else self.at(infinity, k0, f0)
+        if k0 is None and f0 is None:
+            return self(infinity)
+        if k0 is None or f0 is None:
+            raise ValueError("k0 and f0 go together: pass both for unseen data, neither for the data")
+        return self.at(infinity, k0, f0)
 
     @property
     def resolved(self) -> Array:
@@ -69,12 +81,12 @@ class LinearizedFlow(eqx.Module):
     def _coefficients(self) -> Float[Array, " n"]:
         return self.eigenvectors.T @ (self.y - self.u0)
 
-    def _over_times(self, t: float | Float[AnyArray, "..."], value: object) -> Float[Array, "..."]:
+    def _over_times(self, t: Times, value: Callable[[Array], Array]) -> Float[Array, "..."]:
         t = self._check_times(t)
         with jax.default_matmul_precision("highest"):
             return value(t) if t.ndim == 0 else jax.vmap(value)(t)
 
-    def _check_times(self, t: float | Float[AnyArray, "..."]) -> Float[Array, "..."]:
+    def _check_times(self, t: Times) -> Float[Array, "..."]:
         t = jnp.asarray(t, self.y.dtype)
         if t.ndim > 1:
             raise ValueError(f"t must be a scalar or a vector of times, got shape {t.shape}")
@@ -83,22 +95,21 @@ class LinearizedFlow(eqx.Module):
             "in float64, or ask for a finite t"
         )
         unknown = jnp.any(jnp.isinf(t)) & ~self.resolved
-        if isinstance(unknown, jax.core.Tracer):
+        if is_traced(unknown):
             return eqx.error_if(t, unknown, message)
         if unknown:
             raise ValueError(message)
-        if not isinstance(t, jax.core.Tracer) and not jnp.all(t >= 0):
+        if not is_traced(t) and not jnp.all(t >= 0):
             raise ValueError("t must be >= 0; the flow starts at t = 0")
         return t
 
     def _check_unseen(
-        self, k0: Float[AnyArray, "q n"], f0: Float[AnyArray, " q"] | None
+        self, k0: Float[AnyArray, "q n"], f0: Float[AnyArray, " q"]
     ) -> tuple[Float[Array, "q n"], Float[Array, " q"]]:
         k0 = check_floating(k0, "k0")
-        if f0 is None or k0.ndim != 2 or k0.shape[1] != self.y.size:
+        if k0.ndim != 2 or k0.shape[1] != self.y.size:
             raise ValueError(
-                f"k0 must have shape (q, {self.y.size}), as ntk(net, X_test, X) has it, and f0 (q,); got "
-                f"{k0.shape} and {None if f0 is None else jnp.shape(f0)}"
+                f"k0 must have shape (q, {self.y.size}), got {k0.shape}; pass k0 = ntk(net, X_test, X)"
             )
         return k0, check_targets(f0, k0.shape[0], "f0")
 
@@ -118,7 +129,7 @@ def linearized_flow(
     u0, y = check_targets(u0, H.shape[0], "u0"), check_targets(y, H.shape[0], "y")
     lam, Q = jnp.linalg.eigh(H)
     negative = lam[0] < -resolution_of(jnp.abs(lam)[jnp.argsort(jnp.abs(lam))])
-    if not isinstance(negative, jax.core.Tracer) and negative:
+    if not is_traced(negative) and negative:
         raise ValueError(
             f"H has the eigenvalue {float(lam[0]):.2e}, which rounding does not explain; a kernel is "
             "positive semidefinite, pass H = ntk(net, X)"

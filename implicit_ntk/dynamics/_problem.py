@@ -3,35 +3,40 @@
 import dataclasses
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from implicit_ntk.equilibrium import Equilibrium, Method, Policy
-from implicit_ntk.jacobian import Linearization, build, default_kind, from_linearization, linearize
+from implicit_ntk.jacobian import (
+    Linearization,
+    build,
+    default_kind,
+    from_linearization,
+    implicit_adjoint,
+    linearize,
+)
 from implicit_ntk.networks import AbstractNetwork, trained_leaves, with_leaves
 
 Leaves = dict[str, Float[Array, "..."]]
 
 
 class Data(eqx.Module):
-    """Inputs, targets (None where only predictions are wanted), and what training does not change there.
+    """Inputs, and what training does not change there.
 
     `baseline` is what the network subtracts from its outputs, `phi` its injection (None where that
     depends on what is trained).
     """
 
     X: Float[Array, "n d"]
-    y: Float[Array, " n"] | None
     baseline: Float[Array, " n"] | float
     phi: PyTree[Array] | None
 
     @classmethod
-    def of(
-        cls, net: AbstractNetwork, X: Float[Array, "n d"], y: Float[Array, " n"] | None, method: Method
-    ) -> "Data":
-        """The data as this network sees it."""
+    def of(cls, net: AbstractNetwork, X: Float[Array, "n d"], method: Method) -> "Data":
+        """The inputs as this network sees them."""
         phi = net.inject(X) if net.injection_is_fixed else None
-        return cls(X, y, net.baseline(X, method), phi)
+        return cls(X, net.baseline(X, method), phi)
 
     def injected(self, net: AbstractNetwork) -> PyTree[Array]:
         """The injection, which is computed anew only where training changes it."""
@@ -51,7 +56,7 @@ class States(eqx.Module):
 
 
 class FlowProblem(eqx.Module):
-    """Train `net` on `train` under the square loss `||u - y||^2 / 2`, watching `test`.
+    """Train `net` on `train`, `y` under the square loss `||u - y||^2 / 2`, watching `test`, `y_test`.
 
     `net` is the network at initialisation, `start` its states there, `eigenvalues` and `eigenvectors`
     those of its kernel `H(0)`.
@@ -59,7 +64,9 @@ class FlowProblem(eqx.Module):
 
     net: AbstractNetwork
     train: Data
+    y: Float[Array, " n"]
     test: Data | None
+    y_test: Float[Array, " q"] | None
     method: Method
     start: States
     eigenvalues: Float[Array, " n"]
@@ -80,8 +87,8 @@ class FlowProblem(eqx.Module):
         J = build(net, X, method, policy, default_kind(net))
         lam, Q = jnp.linalg.eigh(sum(J.kernel_blocks(J).values()))
         start = States(J.linearization.equilibrium, J.linearization.adjoint)
-        test = None if X_test is None else Data.of(net, X_test, y_test, method)
-        return cls(net, Data.of(net, X, y, method), test, method, start, lam, Q)
+        test = None if X_test is None else Data.of(net, X_test, method)
+        return cls(net, Data.of(net, X, method), y, test, y_test, method, start, lam, Q)
 
     @property
     def initial_leaves(self) -> Leaves:
@@ -117,8 +124,12 @@ class FlowProblem(eqx.Module):
         return States(at.equilibrium, at.adjoint)
 
     def residual(self, at: Linearization) -> Float[Array, " n"]:
-        """`r = u - y`."""
-        return at.outputs - self.train.baseline - self.train.y
+        """`r = u - y`, with `u = readout(z) + p.(cell(z) - z)`.
+
+        The correction makes the error of `u` quadratic in what the solves left unsolved. Without it a
+        loose solve costs the slow modes dearly: the equilibria move much while the outputs hardly do.
+        """
+        return at.outputs + _still_unsolved(at) - self.train.baseline - self.y
 
     def gradient(self, leaves: Leaves, states: States) -> Leaves:
         """`J^T r`, the gradient of the loss, by name."""
@@ -126,10 +137,18 @@ class FlowProblem(eqx.Module):
         return from_linearization(at).pull(self.residual(at))
 
 
+def _still_unsolved(at: Linearization) -> Float[Array, " n"]:
+    """`p_i . (cell(z_i) - z_i)`: what solving on would add to the outputs, to first order."""
+    z, p = at.equilibrium.z, at.adjoint.z
+    gap = jax.tree.map(lambda p, new, old: p * (new - old), p, at.net.cell(z, at.phi), z)
+    return sum(jnp.sum(leaf.reshape(leaf.shape[0], -1), axis=1) for leaf in jax.tree.leaves(gap))
+
+
 def _loosened(method: Method, slack_z: Float[Array, ""], slack_p: Float[Array, ""]) -> Method:
     solver = dataclasses.replace(method.solver, atol=method.solver.atol + slack_z)
-    linear = method.adjoint.linear_solver
+    adjoint = implicit_adjoint(method)
+    linear = adjoint.linear_solver
     adjoint = dataclasses.replace(
-        method.adjoint, linear_solver=dataclasses.replace(linear, atol=linear.atol + slack_p)
+        adjoint, linear_solver=dataclasses.replace(linear, atol=linear.atol + slack_p)
     )
     return dataclasses.replace(method, solver=solver, adjoint=adjoint)

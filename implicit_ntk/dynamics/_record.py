@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
-from implicit_ntk.dynamics._euler import AbstractIntegrator, EulerState
+from implicit_ntk.dynamics._euler import AbstractIntegrator
 from implicit_ntk.dynamics._problem import Data, FlowProblem, Leaves
 from implicit_ntk.equilibrium import Equilibrium, Status
 from implicit_ntk.networks import AbstractNetwork, solve_injected
@@ -25,7 +25,7 @@ class Record(eqx.Module):
 def record(
     problem: FlowProblem,
     integrator: AbstractIntegrator,
-    state: EulerState,
+    state: PyTree,
     time: Float[Array, ""],
     z_test: PyTree[Array] | None,
 ) -> Record:
@@ -33,13 +33,22 @@ def record(
     leaves = integrator.leaves_at(problem, state, time)
     net = problem.network(leaves)
     u, eq = _outputs(problem, net, problem.train, state.states.equilibrium.z)
-    status = jnp.maximum(state.status, jnp.max(eq.status))
-    f = None
+    metrics = {
+        "train_error": _error(u, problem.y),
+        "contraction": net.contraction(),
+        "residual": jnp.max(eq.residual),
+        "integrator_error": integrator.error_at(problem, state, time),
+        "steps": state.steps,
+        "forward_evaluations": state.forward_evaluations,
+        "adjoint_evaluations": state.adjoint_evaluations,
+    }
+    metrics |= _distances(problem.initial_leaves, leaves)
+    status, f = jnp.maximum(state.status, jnp.max(eq.status)), None
     if problem.test is not None:
         f, eq_test = _outputs(problem, net, problem.test, z_test)
         status, z_test = jnp.maximum(status, jnp.max(eq_test.status)), eq_test.z
-    metrics = _metrics(problem, integrator, state, time, leaves, net, eq, u, f)
-    return _void_after_failure(Record(u, f, _loss(u, problem.train.y), metrics, status, z_test))
+        metrics |= _test_metrics(f, problem.y_test)
+    return _void_after_failure(Record(u, f, _loss(u, problem.y), metrics, status, z_test))
 
 
 def _outputs(
@@ -50,42 +59,13 @@ def _outputs(
     return net.readout(eq.z, phi) - data.baseline, eq
 
 
-def _metrics(
-    problem: FlowProblem,
-    integrator: AbstractIntegrator,
-    state: EulerState,
-    time: Float[Array, ""],
-    leaves: Leaves,
-    net: AbstractNetwork,
-    eq: Equilibrium,
-    u: Float[Array, " n"],
-    f: Float[Array, " q"] | None,
-) -> dict[str, Array]:
-    metrics = {
-        "train_error": _error(u, problem.train.y),
-        "contraction": net.contraction(),
-        "residual": jnp.max(eq.residual),
-        "integrator_error": _integrator_error(problem, integrator, state, time),
-        "steps": state.steps,
-        "forward_evaluations": state.forward_evaluations,
-        "adjoint_evaluations": state.adjoint_evaluations,
-    }
-    for name, start in problem.initial_leaves.items():
-        metrics[f"distance_{name}"] = jnp.sqrt(jnp.sum((leaves[name] - start) ** 2))
-    if f is not None and problem.test.y is not None:
-        metrics["test_loss"] = _loss(f, problem.test.y)
-        metrics["test_error"] = _error(f, problem.test.y)
-    return metrics
+def _distances(start: Leaves, now: Leaves) -> dict[str, Array]:
+    """`||A(t) - A(0)||_F`, and so on for each trained leaf."""
+    return {f"distance_{name}": jnp.linalg.norm(jnp.ravel(now[name] - start[name])) for name in start}
 
 
-def _integrator_error(
-    problem: FlowProblem, integrator: AbstractIntegrator, state: EulerState, time: Float[Array, ""]
-) -> Float[Array, ""]:
-    """`||u_numerical - u||` of the linearised dynamics, where both are known."""
-    exact = jnp.exp(-jnp.maximum(problem.eigenvalues, 0) * time)
-    excess = integrator.amplification_at(problem, state, time) - exact
-    modes = problem.eigenvectors.T @ problem.initial_residual
-    return jnp.sqrt(jnp.sum((excess * modes) ** 2))
+def _test_metrics(f: Float[Array, " q"], y: Float[Array, " q"] | None) -> dict[str, Array]:
+    return {} if y is None else {"test_loss": _loss(f, y), "test_error": _error(f, y)}
 
 
 def _loss(u: Float[Array, " n"], y: Float[Array, " n"]) -> Float[Array, ""]:

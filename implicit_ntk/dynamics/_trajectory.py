@@ -1,10 +1,9 @@
 """What a run leaves behind."""
 
-from typing import Any
-
 import equinox as eqx
 from jaxtyping import Array, Float, Int, Shaped
 
+from implicit_ntk._checks import AnyArray
 from implicit_ntk.equilibrium import Method
 from implicit_ntk.networks import AbstractNetwork
 
@@ -15,7 +14,7 @@ class Trajectory(eqx.Module):
     - `times` (T,); `u` (T, n), the outputs on the training data; `f` (T, n_test), on unseen data, or None.
     - `loss` (T,): `||u - y||^2 / 2`.
     - `metrics`: a dictionary of (T,) arrays; see `gradient_flow`.
-    - `net`: the network at the last requested time.
+    - `net`: the network at the last requested time, or the one whose solve failed.
     - `steps`, `forward_evaluations`, `adjoint_evaluations`: integrator steps, and applications of the
       cell and of its transpose to the whole batch, that the steps took (records not counted).
     - `status`: a `Status`, that of the worst solve of the run; after a failure the run stands still and
@@ -34,6 +33,6 @@ class Trajectory(eqx.Module):
     status: Int[Array, ""]
 
 
-def predict(traj: Trajectory, X: Float[Array, "n d"], method: Method | None = None) -> Float[Array, " n"]:
+def predict(traj: Trajectory, X: Float[AnyArray, "n d"], method: Method | None = None) -> Float[Array, " n"]:
     """The outputs (n,) on `X` of the network at the end of a run; raises as the network does."""
     return traj.net(X, method)

@@ -5,30 +5,41 @@ Three things that do not know each other: a *solver* (`_picard.py`) proposes the
 (`_adjoint.py`) attaches derivatives to the solution by the rule in `_rule.py`. Knows no network.
 """
 
-from implicit_ntk.equilibrium._adjoint import AbstractAdjoint as AbstractAdjoint
-from implicit_ntk.equilibrium._adjoint import ImplicitAdjoint as ImplicitAdjoint
-from implicit_ntk.equilibrium._adjoint import JacobianFree as JacobianFree
-from implicit_ntk.equilibrium._adjoint import ReverseAdjoint as ReverseAdjoint
-from implicit_ntk.equilibrium._adjoint import Unrolled as Unrolled
+from implicit_ntk.equilibrium._adjoint import (
+    AbstractAdjoint as AbstractAdjoint,
+    AbstractImplicitAdjoint as AbstractImplicitAdjoint,
+    ImplicitAdjoint as ImplicitAdjoint,
+    JacobianFree as JacobianFree,
+    ReverseAdjoint as ReverseAdjoint,
+    Unrolled as Unrolled,
+)
 from implicit_ntk.equilibrium._batch import norms as norms
 from implicit_ntk.equilibrium._driver import Equilibrium as Equilibrium
-from implicit_ntk.equilibrium._fixed_point import fixed_point as fixed_point
-from implicit_ntk.equilibrium._fixed_point import solve_fixed_point as solve_fixed_point
-from implicit_ntk.equilibrium._linear import AbstractLinearSolver as AbstractLinearSolver
-from implicit_ntk.equilibrium._linear import Neumann as Neumann
+from implicit_ntk.equilibrium._fixed_point import (
+    fixed_point as fixed_point,
+    solve_fixed_point as solve_fixed_point,
+)
+from implicit_ntk.equilibrium._linear import (
+    AbstractLinearSolver as AbstractLinearSolver,
+    Neumann as Neumann,
+)
 from implicit_ntk.equilibrium._method import Method as Method
 from implicit_ntk.equilibrium._picard import Picard as Picard
-from implicit_ntk.equilibrium._policy import ADJOINT as ADJOINT
-from implicit_ntk.equilibrium._policy import FORWARD as FORWARD
-from implicit_ntk.equilibrium._policy import Policy as Policy
-from implicit_ntk.equilibrium._policy import checked as checked
-from implicit_ntk.equilibrium._policy import guard_adjoint as guard_adjoint
-from implicit_ntk.equilibrium._policy import guard_forward as guard_forward
-from implicit_ntk.equilibrium._policy import has_tracer as has_tracer
+from implicit_ntk.equilibrium._policy import (
+    ADJOINT as ADJOINT,
+    FORWARD as FORWARD,
+    Policy as Policy,
+    checked as checked,
+    guard_adjoint as guard_adjoint,
+    guard_forward as guard_forward,
+    has_tracer as has_tracer,
+)
 from implicit_ntk.equilibrium._rule import linear_equation as linear_equation
 from implicit_ntk.equilibrium._solver import AbstractSolver as AbstractSolver
-from implicit_ntk.equilibrium._status import ConvergenceError as ConvergenceError
-from implicit_ntk.equilibrium._status import Status as Status
-from implicit_ntk.equilibrium._status import failure_index as failure_index
-from implicit_ntk.equilibrium._status import failure_messages as failure_messages
+from implicit_ntk.equilibrium._status import (
+    ConvergenceError as ConvergenceError,
+    Status as Status,
+    failure_index as failure_index,
+    failure_messages as failure_messages,
+)
 from implicit_ntk.equilibrium._stopping import default_rtol as default_rtol

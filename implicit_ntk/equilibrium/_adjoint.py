@@ -12,7 +12,7 @@ from implicit_ntk._checks import check_positive
 from implicit_ntk.equilibrium._driver import Equilibrium, Iteration, iterate, unroll
 from implicit_ntk.equilibrium._linear import AbstractLinearSolver, Neumann, check_linear_solver
 from implicit_ntk.equilibrium._policy import Policy, guard_adjoint, guard_forward
-from implicit_ntk.equilibrium._rule import LinearMap, ParametricMap, both_modes, reverse_only
+from implicit_ntk.equilibrium._rule import LinearMap, LinearSolve, ParametricMap, both_modes, reverse_only
 from implicit_ntk.equilibrium._solver import AbstractSolver
 
 
@@ -39,7 +39,28 @@ class AbstractAdjoint(eqx.Module):
         """The equilibrium, its `z` differentiable in `problem.args`."""
 
 
-class ImplicitAdjoint(AbstractAdjoint):
+class AbstractImplicitAdjoint(AbstractAdjoint):
+    """The implicit function theorem; `linear_solver` solves the equations that it leads to."""
+
+    linear_solver: eqx.AbstractVar[AbstractLinearSolver]
+
+    @abc.abstractmethod
+    def attach(
+        self, f: ParametricMap, z: PyTree[Array], args: Any, solve: LinearSolve
+    ) -> PyTree[Array]:
+        """The value `z` with derivatives in `args`."""
+
+    def __check_init__(self) -> None:
+        check_linear_solver(self.linear_solver)
+
+    def solve(self, problem: Problem, solver: AbstractSolver, z0: PyTree[Array]) -> Equilibrium:
+        """Solve without derivatives, then attach the rule."""
+        eq = _solve_without_derivatives(problem, solver, z0)
+        solve = GuardedSolve(self.linear_solver, problem.batch_ndim, problem.policy)
+        return _with_state(eq, self.attach(problem.f, eq.z, problem.args, solve), problem.policy)
+
+
+class ImplicitAdjoint(AbstractImplicitAdjoint):
     """The implicit function theorem in both modes and to every order (the default).
 
     `linear_solver` solves the tangent and the cotangent equation alike.
@@ -47,17 +68,14 @@ class ImplicitAdjoint(AbstractAdjoint):
 
     linear_solver: AbstractLinearSolver = Neumann()
 
-    def __check_init__(self) -> None:
-        check_linear_solver(self.linear_solver)
-
-    def solve(self, problem: Problem, solver: AbstractSolver, z0: PyTree[Array]) -> Equilibrium:
-        """Solve without derivatives, then attach the rule of `both_modes`."""
-        eq = _solve_without_derivatives(problem, solver, z0)
-        solve = GuardedSolve(self.linear_solver, problem.batch_ndim, problem.policy)
-        return _with_state(eq, both_modes(problem.f, eq.z, problem.args, solve), problem.policy)
+    def attach(
+        self, f: ParametricMap, z: PyTree[Array], args: Any, solve: LinearSolve
+    ) -> PyTree[Array]:
+        """By a `custom_jvp` whose tangent equation JAX can transpose."""
+        return both_modes(f, z, args, solve)
 
 
-class ReverseAdjoint(AbstractAdjoint):
+class ReverseAdjoint(AbstractImplicitAdjoint):
     """The implicit function theorem as a literal `jax.custom_vjp`: reverse mode, first order.
 
     For training loops that want nothing else. Forward mode, and so Hessians and the kernel by `jvp`,
@@ -66,14 +84,11 @@ class ReverseAdjoint(AbstractAdjoint):
 
     linear_solver: AbstractLinearSolver = Neumann()
 
-    def __check_init__(self) -> None:
-        check_linear_solver(self.linear_solver)
-
-    def solve(self, problem: Problem, solver: AbstractSolver, z0: PyTree[Array]) -> Equilibrium:
-        """Solve without derivatives, then attach the rule of `reverse_only`."""
-        eq = _solve_without_derivatives(problem, solver, z0)
-        solve = GuardedSolve(self.linear_solver, problem.batch_ndim, problem.policy)
-        return _with_state(eq, reverse_only(problem.f, eq.z, problem.args, solve), problem.policy)
+    def attach(
+        self, f: ParametricMap, z: PyTree[Array], args: Any, solve: LinearSolve
+    ) -> PyTree[Array]:
+        """By a `custom_vjp`."""
+        return reverse_only(f, z, args, solve)
 
 
 class Unrolled(AbstractAdjoint):

@@ -18,6 +18,8 @@ from implicit_ntk.equilibrium._stopping import Tolerance
 class AbstractLinearSolver(eqx.Module):
     """Solves `x = apply(x) + rhs` for each problem of a batch, relative to its right-hand side."""
 
+    atol: eqx.AbstractVar[float | Array]
+
     @abc.abstractmethod
     def solve(
         self,

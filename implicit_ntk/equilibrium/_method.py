@@ -2,8 +2,6 @@
 
 from contextlib import AbstractContextManager
 
-from contextlib import AbstractContextManager
-
 import equinox as eqx
 import jax
 

@@ -5,7 +5,7 @@ check placed on a by-product is dead code under `jit(grad)` and disappears.
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar, get_args
+from typing import Literal, TypeVar, get_args
 
 import equinox as eqx
 import jax
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, PyTree
 
+from implicit_ntk._tracing import is_traced
 from implicit_ntk.equilibrium._batch import multiply
 from implicit_ntk.equilibrium._driver import Equilibrium
 from implicit_ntk.equilibrium._status import (
@@ -76,7 +77,7 @@ def checked(run: Callable[[Policy], Result], solves: Callable[[Result], dict[str
 
 def has_tracer(tree: PyTree) -> bool:
     """Is any leaf being traced?"""
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+    return any(is_traced(leaf) for leaf in jax.tree.leaves(tree))
 
 
 def _guard(eq: Equilibrium, policy: Policy, what: str) -> Equilibrium:

@@ -15,6 +15,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree
 
 from implicit_ntk._checks import check_positive
+from implicit_ntk._tracing import is_traced
 from implicit_ntk.equilibrium._stopping import Tolerance
 
 Map = Callable[[PyTree[Array]], PyTree[Array]]
@@ -62,7 +63,7 @@ def check_tolerances(rtol: object, atol: object, max_steps: object) -> None:
 
 def _is_number(value: object, holds: Callable) -> bool:
     """Is it a real number (or an array of them) for which the condition holds? Traced ones pass."""
-    if isinstance(value, jax.core.Tracer):
+    if is_traced(value):
         return True
     real = isinstance(value, numbers.Real | np.ndarray | jax.Array) and not isinstance(value, bool)
     return real and bool(np.all(holds(np.asarray(value))))

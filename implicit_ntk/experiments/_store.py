@@ -30,7 +30,7 @@ def store(
     _write_json(partial / "config.json", dataclasses.asdict(result.config))
     _write_json(partial / "environment.json", environment())
     _write_metrics(partial / "metrics.csv", result)
-    np.savez_compressed(partial / "arrays.npz", **_arrays(result))
+    np.savez_compressed(partial / "arrays.npz", allow_pickle=False, **_arrays(result))
     (partial / "summary.md").write_text(summary_markdown(result), encoding="utf-8")
     draw(result, partial / "figures")
     if folder.exists():

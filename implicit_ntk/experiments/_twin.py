@@ -140,9 +140,9 @@ def _run_one(
     method = Method(solver=Picard(rtol=config.rtol))
     problem = pose(net, data.X, data.y, data.X_test, data.y_test, method)
     traj = _flow(config, problem, times, progress)
-    u0, f0 = traj.u[0], traj.f[0]
-    lin = LinearizedFlow(problem.eigenvalues, problem.eigenvectors, u0, problem.train.y)
-    fhat = lin.at(traj.times, ntk(net, problem.test.X, problem.train.X, method), f0)
+    u0, f0 = traj.u[0], net(data.X_test, method)
+    lin = LinearizedFlow(problem.eigenvalues, problem.eigenvectors, u0, problem.y)
+    fhat = lin.at(traj.times, ntk(net, data.X_test, data.X, method), f0)
     return TwinRun(
         width=width,
         seed=seed,

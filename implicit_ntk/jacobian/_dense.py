@@ -1,6 +1,7 @@
 """`J` as a matrix, by reverse mode straight through the solve: for tests and tiny problems."""
 
 import math
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +36,8 @@ class DenseJacobian(AbstractJacobian):
 
     def push(self, tangent: Leaves) -> Float[Array, " n"]:
         """A matrix-vector product a leaf."""
-        return sum(_flat(rows) @ tangent[name].reshape(-1) for name, rows in self.rows.items())
+        products = {name: _flat(rows) @ jnp.ravel(tangent[name]) for name, rows in self.rows.items()}
+        return jax.tree.reduce(operator.add, products)
 
     def pull(self, r: Float[Array, " n"]) -> Leaves:
         """A vector-matrix product a leaf."""

@@ -9,10 +9,10 @@ from implicit_ntk._memory import require_memory
 from implicit_ntk.equilibrium import ADJOINT, FORWARD, Equilibrium, Method, Policy, checked
 from implicit_ntk.jacobian._autodiff import AutodiffJacobian
 from implicit_ntk.jacobian._dense import DenseJacobian
-from implicit_ntk.jacobian._linearization import Linearization, check_method, linearize
+from implicit_ntk.jacobian._linearization import Linearization, implicit_adjoint, linearize
 from implicit_ntk.jacobian._operator import AbstractJacobian
 from implicit_ntk.jacobian._outer import OuterProductJacobian
-from implicit_ntk.networks import AbstractNetwork, trained_leaves
+from implicit_ntk.networks import AbstractNetwork, HasGradientFactors, trained_leaves
 
 KINDS = {"outer": OuterProductJacobian, "autodiff": AutodiffJacobian}
 DENSE = "dense"
@@ -50,7 +50,7 @@ def check_request(
 ) -> tuple[Array, Method, str]:
     """What `jacobian` and the kernels ask of their arguments; the choice that `auto` stands for."""
     method = net.default_method() if method is None else method
-    check_method(method)
+    implicit_adjoint(method)
     check_choice(kind, ("auto", *KINDS, DENSE), "kind")
     if kind == "outer" and default_kind(net) != "outer":
         raise ValueError(f"kind='outer' needs gradient factors, which {type(net).__name__} has not; use 'autodiff'")
@@ -78,7 +78,7 @@ def build(
 
 def default_kind(net: AbstractNetwork) -> str:
     """What `kind="auto"` stands for: gradient factors where the network has them, else autodiff."""
-    return "outer" if hasattr(net.core, "gradient_factors") else "autodiff"
+    return "outer" if isinstance(net.core, HasGradientFactors) else "autodiff"
 
 
 def from_linearization(at: Linearization) -> AbstractJacobian:

@@ -15,11 +15,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from implicit_ntk.equilibrium import (
+    AbstractImplicitAdjoint,
     Equilibrium,
-    ImplicitAdjoint,
     Method,
     Policy,
-    ReverseAdjoint,
     guard_adjoint,
     linear_equation,
 )
@@ -69,22 +68,18 @@ def adjoint_states(
     outputs, pull_outputs = jax.vjp(lambda z: net.readout(z, phi), z)
     (rhs,) = pull_outputs(jnp.ones_like(outputs))
     def solve(apply, b):
-        eq = guard_adjoint(_linear_solver(method).solve(apply, b, 1, p0), policy)
+        eq = guard_adjoint(implicit_adjoint(method).linear_solver.solve(apply, b, 1, p0), policy)
         return eq.z, (eq.residual, eq.error, eq.steps, eq.status)
 
     p, books = linear_equation(net.cell_pullback(z, phi), rhs, solve, has_aux=True)
     return Equilibrium(p, *books)
 
 
-def check_method(method: Method) -> None:
-    """Raise `ValueError` for an adjoint that solves no linear equation."""
-    if not isinstance(method.adjoint, ImplicitAdjoint | ReverseAdjoint):
+def implicit_adjoint(method: Method) -> AbstractImplicitAdjoint:
+    """The method's adjoint; raises `ValueError` for one that solves no linear equation."""
+    if not isinstance(method.adjoint, AbstractImplicitAdjoint):
         raise ValueError(
             f"method.adjoint={type(method.adjoint).__name__}() gives no adjoint states; a Jacobian wants "
             "ImplicitAdjoint() or ReverseAdjoint()"
         )
-
-
-def _linear_solver(method: Method):
-    check_method(method)
-    return method.adjoint.linear_solver
+    return method.adjoint

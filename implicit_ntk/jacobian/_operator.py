@@ -1,6 +1,7 @@
 """The operator `J`: the Jacobian of the outputs of a batch with respect to the trained parameters."""
 
 import abc
+import operator
 
 import equinox as eqx
 import jax
@@ -59,7 +60,7 @@ class AbstractJacobian(eqx.Module):
 
     def gram(self, other: "AbstractJacobian | None" = None) -> Float[Array, "n1 n2"]:
         """`J J'^T`: the kernel of this batch with itself, or with the batch of `other`."""
-        return sum(self.blocks(other).values())
+        return jax.tree.reduce(operator.add, self.blocks(other))
 
     def blocks(self, other: "AbstractJacobian | None" = None) -> Blocks:
         """The kernel of each trained leaf; they sum to `gram`.

@@ -1,12 +1,16 @@
 """`J` by its factors: each per-sample gradient is a sum of outer products, each Gram one of Hadamard
 products of Grams."""
 
+import functools
+import operator
+from collections.abc import Iterable
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from implicit_ntk.jacobian._linearization import Linearization
 from implicit_ntk.jacobian._operator import AbstractJacobian, Blocks, Leaves
-from implicit_ntk.networks import GradientFactors, OuterProduct
+from implicit_ntk.networks import GradientFactors, HasGradientFactors, OuterProduct
 
 
 class OuterProductJacobian(AbstractJacobian):
@@ -20,25 +24,26 @@ class OuterProductJacobian(AbstractJacobian):
     factors: GradientFactors
 
     def __init__(self, linearization: Linearization):
-        self.linearization = linearization
-        self.factors = linearization.net.core.gradient_factors(
-            linearization.X, linearization.phi, linearization.equilibrium.z, linearization.adjoint.z
-        )
+        self.linearization = at = linearization
+        core = at.net.core
+        if not isinstance(core, HasGradientFactors):
+            raise TypeError(f"{type(core).__name__} has no gradient factors; use kind='autodiff'")
+        self.factors = core.gradient_factors(at.X, at.phi, at.equilibrium.z, at.adjoint.z)
 
     def push(self, tangent: Leaves) -> Float[Array, " n"]:
         """`sum_k left_ik^T V right_ik` over the leaves."""
-        return sum(
+        return _total(
             _push_one(term, tangent[name]) for name, terms in self.factors.items() for term in terms
         )
 
     def pull(self, r: Float[Array, " n"]) -> Leaves:
         """`sum_k L_k^T diag(r) R_k` for each leaf: `gamma Z^T diag(r) Lam` for GG22."""
-        return {name: sum(_pull_one(term, r) for term in terms) for name, terms in self.factors.items()}
+        return {name: _total(_pull_one(term, r) for term in terms) for name, terms in self.factors.items()}
 
     def kernel_blocks(self, other: "OuterProductJacobian") -> Blocks:
         """One block a leaf."""
         return {
-            name: sum(_gram_of_pair(a, b) for a in terms for b in other.factors[name])
+            name: _total(_gram_of_pair(a, b) for a in terms for b in other.factors[name])
             for name, terms in self.factors.items()
         }
 
@@ -57,4 +62,8 @@ def _pull_one(term: OuterProduct, r: Float[Array, " n"]) -> Float[Array, "..."]:
 
 def _gram_of_pair(a: OuterProduct, b: OuterProduct) -> Float[Array, "n1 n2"]:
     left = a.left @ b.left.T
-    return left if a.right is None else left * (a.right @ b.right.T)
+    return left if a.right is None or b.right is None else left * (a.right @ b.right.T)
+
+
+def _total(terms: Iterable[Array]) -> Array:
+    return functools.reduce(operator.add, terms)

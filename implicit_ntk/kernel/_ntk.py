@@ -1,6 +1,9 @@
 """The empirical neural tangent kernel of a network."""
 
+import operator
+
 import equinox as eqx
+import jax
 from jaxtyping import Array, Float
 
 from implicit_ntk._checks import AnyArray
@@ -29,7 +32,7 @@ def ntk(
 
     **Raises:** as `jacobian`; `MemoryError` where the (n1, n2) result is past the limit.
     """
-    return sum(ntk_blocks(net, X1, X2, method, kind).values())
+    return jax.tree.reduce(operator.add, ntk_blocks(net, X1, X2, method, kind))
 
 
 def ntk_blocks(

@@ -44,22 +44,24 @@ class Spectrum(eqx.Module):
         return jnp.sum(self.eigenvalues > self.resolution)
 
 
-def spectrum(H: Float[AnyArray, "n n"], relative_residual: float | None = None) -> Spectrum:
+def spectrum(H: Float[AnyArray, "n n"], relative_residual: float | int | None = None) -> Spectrum:
     """Eigenvalues of a kernel, `lambda_min`, `lambda_max`, condition number, resolved or not.
 
     **Arguments:** `H` (n, n), symmetric; `relative_residual`, the sum of the forward and the adjoint
     solve's relative residuals with which `H` was computed, None for twice the default tolerance of
     its dtype.
 
-    **Raises:** `ValueError` where `H` is not square or not finite.
+    **Raises:** `ValueError` where `H` is not square or not finite, or `relative_residual` is negative.
     """
     H = check_kernel(H)
+    if relative_residual is not None and not relative_residual >= 0:
+        raise ValueError(f"relative_residual must be >= 0, got {relative_residual}; 0 is an exact kernel")
     eigenvalues = jnp.linalg.eigvalsh(H)
     return Spectrum(eigenvalues, resolution_of(eigenvalues, relative_residual))
 
 
 def resolution_of(
-    eigenvalues: Float[Array, " n"], relative_residual: float | None = None
+    eigenvalues: Float[Array, " n"], relative_residual: float | int | None = None
 ) -> Float[Array, ""]:
     """The size below which an eigenvalue of a kernel with this spectrum is noise."""
     if relative_residual is None:
@@ -71,6 +73,6 @@ def resolution_of(
 def check_kernel(H: Float[AnyArray, "n n"], name: str = "H") -> Float[Array, "n n"]:
     """A square, finite kernel matrix; raises `ValueError` otherwise."""
     H = check_floating(H, name)
-    if H.ndim != 2 or H.shape[0] != H.shape[1]:
+    if H.ndim != 2 or H.shape[0] != H.shape[1] or H.size == 0:
         raise ValueError(f"{name} must be a square matrix (n, n), got {H.shape}; flatten outputs over (n, k)")
     return H

@@ -7,7 +7,6 @@ from jax import lax
 from jaxtyping import Array, Float, PyTree
 
 from implicit_ntk.equilibrium import Method
-from implicit_ntk.networks._factors import GradientFactors
 from implicit_ntk.networks._network import AbstractNetwork
 
 

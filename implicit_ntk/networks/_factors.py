@@ -1,7 +1,9 @@
 """Per-sample gradients as sums of outer products, which is how a dense cell's Jacobian is stored."""
 
+from typing import Protocol, runtime_checkable
+
 import equinox as eqx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 
 class OuterProduct(eqx.Module):
@@ -13,3 +15,18 @@ class OuterProduct(eqx.Module):
 
 GradientFactors = dict[str, tuple[OuterProduct, ...]]
 """For each trained leaf, the outer products whose sum is the gradient of each sample's output."""
+
+
+@runtime_checkable
+class HasGradientFactors(Protocol):
+    """A network that knows its per-sample gradients as outer products: it gets the fast kernel."""
+
+    def gradient_factors(
+        self,
+        X: Float[Array, "n d"],
+        phi: PyTree[Float[Array, "n ..."]],
+        z: PyTree[Float[Array, "n ..."]],
+        p: PyTree[Float[Array, "n ..."]],
+    ) -> GradientFactors:
+        """The factors, given inputs, injection, equilibria and adjoint states."""
+        ...

@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import PyTree
+from jaxtyping import ArrayLike, PyTree
 
 
 def forms(tree: PyTree) -> list[str]:
@@ -15,5 +15,5 @@ def same_form(tree: PyTree, like: PyTree) -> bool:
     return jax.tree.structure(tree) == jax.tree.structure(like) and forms(tree) == forms(like)
 
 
-def _form(leaf: object) -> str:
+def _form(leaf: ArrayLike | jax.ShapeDtypeStruct) -> str:
     return f"{jnp.result_type(leaf)}[{','.join(map(str, jnp.shape(leaf)))}]"

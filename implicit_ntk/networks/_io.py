@@ -35,7 +35,7 @@ def save(path: str | os.PathLike, net: AbstractNetwork) -> None:
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         with open(partial, "wb") as file:
-            np.savez(file, **arrays)
+            np.savez(file, allow_pickle=False, **arrays)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)

@@ -13,8 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, DTypeLike, Float, Key
 
 from implicit_ntk._checks import check_choice, check_positive
-from implicit_ntk.networks import _activations as activations
-from implicit_ntk.networks import init
+from implicit_ntk.networks import _activations as activations, init
 from implicit_ntk.networks._dtype import float_type
 from implicit_ntk.networks._factors import GradientFactors, OuterProduct
 from implicit_ntk.networks._forms import forms, same_form
@@ -79,6 +78,7 @@ class ReluImplicit(AbstractNetwork):
         check_positive(width, "width")
         check_choice(scaling, SCALINGS, "scaling")
         check_gamma0(gamma0)
+        _check_fields(injection_activation, activation, trained)
         if paired and width % 2:
             raise ValueError(f"paired=True needs an even width, got {width}; use {width + 1}")
         if not callable(a_init):
@@ -88,13 +88,18 @@ class ReluImplicit(AbstractNetwork):
         draw = _draw_paired if paired else _draw
         A, W, b = draw(key, in_size, width, a_init, dtype)
         gamma = gamma_of(A, gamma0, scaling)
-        return cls(A, W, b, gamma, injection_activation, activation, tuple(trained))
+        return cls(
+            A=A,
+            W=W,
+            b=b,
+            gamma=gamma,
+            injection_activation=injection_activation,
+            activation=activation,
+            trained=tuple(trained),
+        )
 
     def __check_init__(self) -> None:
-        activations.check_activation(self.injection_activation, "injection_activation")
-        activations.check_activation(self.activation, "activation")
-        for name in self.trained:
-            check_choice(name, TRAINABLE, "trained")
+        _check_fields(self.injection_activation, self.activation, self.trained)
 
     @property
     def in_size(self) -> int:
@@ -171,6 +176,17 @@ class ReluImplicit(AbstractNetwork):
 
     def _injection_slope(self, X: Float[Array, "n d"]) -> Float[Array, "n m"]:
         return activations.slope(self.injection_activation, X @ self.W)
+
+
+def _check_fields(
+    injection_activation: activations.Activation,
+    activation: activations.Activation,
+    trained: tuple[str, ...],
+) -> None:
+    activations.check_activation(injection_activation, "injection_activation")
+    activations.check_activation(activation, "activation")
+    for name in trained:
+        check_choice(name, TRAINABLE, "trained")
 
 
 def _draw(key: Key[Array, ""], d: int, m: int, a_init: Initialiser, dtype: DTypeLike) -> tuple:

@@ -3,11 +3,11 @@
 import warnings
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from implicit_ntk._tracing import is_traced
 from implicit_ntk.networks import init
 from implicit_ntk.networks._norm import operator_norm
 
@@ -18,7 +18,7 @@ def check_gamma0(gamma0: object) -> None:
     """Raise `TypeError` unless it is one number, `ValueError` unless it is finite."""
     if not isinstance(gamma0, int | float | np.number | np.ndarray | Array) or np.ndim(gamma0) != 0:
         raise TypeError(f"gamma0 must be a number, got {gamma0!r}")
-    if not isinstance(gamma0, jax.core.Tracer) and not np.isfinite(gamma0):
+    if not is_traced(gamma0) and not np.isfinite(gamma0):
         raise ValueError(f"gamma0 must be finite, got {gamma0}")
 
 

@@ -1,5 +1,4 @@
 """Figures, drawn from results; nothing is computed here but medians and extremes over seeds."""
 
-from implicit_ntk.plotting._style import save_figure as save_figure
-from implicit_ntk.plotting._style import style as style
+from implicit_ntk.plotting._style import save_figure as save_figure, style as style
 from implicit_ntk.plotting._twin import twin_figure as twin_figure

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Iterator
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 
@@ -35,13 +37,24 @@ def cells() -> dict[str, Callable]:
     return {"linear": linear, "tanh": tanh, "relu": relu}
 
 
+@eqx.filter_jit
+def solve_rows(linear_solver, A, rhs, guess=None):
+    return linear_solver.solve(lambda x: x @ A, rhs, 1, guess)
+
+
+@pytest.fixture
+def rows() -> Callable:
+    """`(linear_solver, A, rhs, guess=None) ->` what solving `x = x A + rhs` row by row gives."""
+    return solve_rows
+
+
 @pytest.fixture
 def arguments(key) -> Callable:
     """`(n, m, norm) -> (A, phi)` with `||A||_2 = norm`, in JAX's default float type."""
 
     def make(n: int = 3, m: int = 5, norm: float = 0.5) -> tuple[jax.Array, jax.Array]:
-        key_A, key_phi = jax.random.split(key)
-        A = jax.random.normal(key_A, (m, m))
-        return norm * A / jnp.linalg.norm(A, 2), jax.random.normal(key_phi, (n, m))
+        random = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+        A, phi = random.normal(size=(m, m)), random.normal(size=(n, m))
+        return jnp.asarray(norm * A / np.linalg.norm(A, 2)), jnp.asarray(phi)
 
     return make

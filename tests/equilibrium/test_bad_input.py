@@ -49,8 +49,16 @@ GUESSES = {
     "None": (None, ValueError, "z0 holds no arrays; pass a guess"),
     "empty dict": ({}, ValueError, "z0 holds no arrays; pass a guess"),
     "empty batch": (jnp.zeros((0, 5)), ValueError, r"z0 is an empty batch, .*\(0,\); pass"),
-    "mates": ([jnp.zeros((3, 5)), jnp.zeros((4, 5))], ValueError, r"z0.*batch_ndim=1.*\(3,\), \(4,\)"),
-    "scalar leaf": ([jnp.zeros((3, 5)), jnp.zeros(())], ValueError, r"z0.*batch_ndim=1.*\(\), \(3,\)"),
+    "mates": (
+        [jnp.zeros((3, 5)), jnp.zeros((4, 5))],
+        ValueError,
+        r"z0.*batch_ndim=1.*\(3,\), \(4,\)",
+    ),
+    "scalar leaf": (
+        [jnp.zeros((3, 5)), jnp.zeros(())],
+        ValueError,
+        r"z0.*batch_ndim=1.*\(\), \(3,\)",
+    ),
 }
 MAPS = {
     "not callable": (3, TypeError, r"f must be callable as f\(z, args\), got 3"),
@@ -61,20 +69,36 @@ MAPS = {
     "number": (lambda z, _: 0.5, TypeError, "f must return arrays, got 0.5; wrap"),
 }
 OPTIONS = {
-    "rtol negative": (lambda: Picard(rtol=-1e-3), ValueError, r"rtol must lie in \[0, 1\), got -0.001"),
+    "rtol negative": (
+        lambda: Picard(rtol=-1e-3),
+        ValueError,
+        r"rtol must lie in \[0, 1\), got -0.001",
+    ),
     "rtol one": (lambda: Picard(rtol=1.0), ValueError, "rtol"),
     "rtol nan": (lambda: Picard(rtol=float("nan")), ValueError, "rtol .* got nan; pass None"),
     "rtol text": (lambda: Picard(rtol="1e-3"), ValueError, "rtol .* got '1e-3'"),
     "rtol True": (lambda: Picard(rtol=True), ValueError, "rtol .* got True"),
     "rtol array": (lambda: Picard(rtol=jnp.array([0.1, 2.0])), ValueError, "rtol"),
     "rtol NumPy": (lambda: Picard(rtol=np.float32(2)), ValueError, "rtol"),
-    "atol negative": (lambda: Picard(atol=-1.0), ValueError, "atol must be finite .* got -1.0; pass 0.0"),
+    "atol negative": (
+        lambda: Picard(atol=-1.0),
+        ValueError,
+        "atol must be finite .* got -1.0; pass 0.0",
+    ),
     "atol infinite": (lambda: Picard(atol=float("inf")), ValueError, "atol"),
     "atol None": (lambda: Picard(atol=None), ValueError, "atol .* got None; pass 0.0"),
-    "max_steps zero": (lambda: Picard(max_steps=0), ValueError, "max_steps must be a positive integer, got 0"),
+    "max_steps zero": (
+        lambda: Picard(max_steps=0),
+        ValueError,
+        "max_steps must be a positive integer, got 0",
+    ),
     "max_steps float": (lambda: Picard(max_steps=10.0), ValueError, "max_steps .* got 10.0"),
     "max_steps True": (lambda: Picard(max_steps=True), ValueError, "max_steps .* got True"),
-    "damping zero": (lambda: Picard(damping=0.0), ValueError, r"damping must lie in \(0, 1\], got 0.0; 1 is"),
+    "damping zero": (
+        lambda: Picard(damping=0.0),
+        ValueError,
+        r"damping must lie in \(0, 1\], got 0.0; 1 is",
+    ),
     "damping two": (lambda: Picard(damping=2), ValueError, "damping"),
     "damping text": (lambda: Picard(damping="half"), ValueError, "damping .* got 'half'"),
     "damping array": (lambda: Picard(damping=jnp.array(0.5)), ValueError, "damping"),
@@ -83,17 +107,45 @@ OPTIONS = {
     "Neumann max_steps": (lambda: Neumann(max_steps=-1), ValueError, "max_steps"),
     "depth": (lambda: Unrolled(0), ValueError, "depth must be a positive integer, got 0"),
     "depth float": (lambda: Unrolled(2.5), ValueError, "depth .* got 2.5"),
-    "linear solver": (lambda: ImplicitAdjoint(3), TypeError, r"linear_solver .* Neumann\(\), got 3"),
-    "its class": (lambda: ReverseAdjoint(Neumann), TypeError, r"linear_solver .* Neumann\(\), got <class"),
+    "linear solver": (
+        lambda: ImplicitAdjoint(3),
+        TypeError,
+        r"linear_solver .* Neumann\(\), got 3",
+    ),
+    "its class": (
+        lambda: ReverseAdjoint(Neumann),
+        TypeError,
+        r"linear_solver .* Neumann\(\), got <class",
+    ),
     "solver": (lambda: Method(solver="picard"), TypeError, r"solver .* Picard\(\), got 'picard'"),
     "solver class": (lambda: Method(Picard), TypeError, r"solver .* Picard\(\), got <class"),
-    "adjoint": (lambda: Method(adjoint=Picard()), TypeError, r"adjoint .* ImplicitAdjoint\(\), got Picard"),
-    "on_failure": (lambda: Method(on_failure="warn"), ValueError, r"on_failure .*\('raise', .* got 'warn'"),
-    "precision": (lambda: Method(precision="double"), ValueError, "precision must be None or one of .*'double'"),
-    "batch_ndim": (lambda: solve(batch_ndim=-1), ValueError, "batch_ndim must be an integer >= 0, got -1"),
+    "adjoint": (
+        lambda: Method(adjoint=Picard()),
+        TypeError,
+        r"adjoint .* ImplicitAdjoint\(\), got Picard",
+    ),
+    "on_failure": (
+        lambda: Method(on_failure="warn"),
+        ValueError,
+        r"on_failure .*\('raise', .* got 'warn'",
+    ),
+    "precision": (
+        lambda: Method(precision="double"),
+        ValueError,
+        "precision must be None or one of .*'double'",
+    ),
+    "batch_ndim": (
+        lambda: solve(batch_ndim=-1),
+        ValueError,
+        "batch_ndim must be an integer >= 0, got -1",
+    ),
     "batch_ndim float": (lambda: solve(batch_ndim=1.0), ValueError, "batch_ndim"),
     "batch_ndim large": (lambda: solve(batch_ndim=3), ValueError, r"z0.*batch_ndim=3.*\(3, 5\)"),
-    "method": (lambda: solve(method=Picard()), TypeError, r"method must be a Method .*Picard\(\)\), got Picard"),
+    "method": (
+        lambda: solve(method=Picard()),
+        TypeError,
+        r"method must be a Method .*Picard\(\)\), got Picard",
+    ),
     "method text": (lambda: solve(method="raise"), TypeError, "method"),
 }
 
@@ -127,6 +179,6 @@ def test_misspelt_keyword(kind):
 
 def test_a_checked_guess_works_under_jit():
     """The checks look at no values."""
-    with pytest.raises(TypeError, match="z0 .* int32"):
+    with pytest.raises(TypeError, match=r"z0 .* int32"):
         jax.jit(lambda z0: solve(z0=z0).z)(jnp.ones((3, 5), jnp.int32))
     jax.jit(lambda z0: solve(z0=z0).z)(jnp.ones((3, 5)))

@@ -25,7 +25,10 @@ from implicit_ntk.equilibrium import (
 
 GOOD, BAD = 1e-4, 0.9
 PHI = jnp.array([[1.0, -2.0], [0.5, 1.5], [-1.0, 2.0]])
-FORWARD, ADJOINT = "the forward solve reached max_steps", r"the adjoint \(linear\) solve reached max_steps"
+FORWARD, ADJOINT = (
+    "the forward solve reached max_steps",
+    r"the adjoint \(linear\) solve reached max_steps",
+)
 
 # What JAX makes of an error in a compiled program: the second on its fast path, from the second call on.
 RUNTIME = (RuntimeError, ValueError)

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from implicit_ntk.equilibrium import Method, Neumann, Picard, fixed_point, linear_equation
+from implicit_ntk.equilibrium import Neumann, fixed_point, linear_equation
 
 
 @pytest.fixture
-def problem(dtype, arguments):
+def problem(arguments):
     """`A`, `phi`, `S`, and weights of the outputs."""
     A, phi = arguments()
     S = np.linalg.inv(np.eye(5) - np.asarray(A, np.float64))
@@ -27,21 +27,21 @@ def loss(cells, problem):
     return loss
 
 
-def test_equilibrium(problem, cells, tol_solve):
+def test_equilibrium(dtype, problem, cells, tol_solve):
     A, phi, S, _ = problem
     eq = fixed_point(cells["linear"], jnp.zeros_like(phi), (A, phi), batch_ndim=1)
     np.testing.assert_allclose(eq.z, phi @ S, **tol_solve)
     assert eq.succeeded.all()
 
 
-def test_gradient(problem, loss, tol_solve):
+def test_gradient(dtype, problem, loss, tol_solve):
     A, phi, S, weights = problem
     grad_A, grad_phi = jax.jit(jax.grad(loss))((A, phi))
     np.testing.assert_allclose(grad_A, (phi @ S).T @ (weights @ S.T), **tol_solve)
     np.testing.assert_allclose(grad_phi, weights @ S.T, **tol_solve)
 
 
-def test_second_derivatives(problem, loss, tol_solve):
+def test_second_derivatives(x64, problem, loss, tol_solve):
     """`D^2 z [V, V] = 2 phi S V S V S`, and the Hessian-vector product of `<weights, z>`."""
     A, phi, S, weights = problem
     V = jnp.sin(jnp.arange(25.0)).reshape(5, 5) / 5
@@ -61,7 +61,7 @@ def test_second_derivatives(problem, loss, tol_solve):
     np.testing.assert_allclose(mixed, Sw @ V.T @ S.T, **tol_solve)
 
 
-def test_linear_equation(problem, tol_solve):
+def test_linear_equation(x64, problem, tol_solve):
     """`x = x A + b` by itself: `x = b S`; its derivatives in `A` and `b`; what `solve` reports of it."""
     A, b, S, weights = problem
 
@@ -82,10 +82,9 @@ def test_linear_equation(problem, tol_solve):
 def test_large_batch_axes_change_nothing(problem, cells, tol_solve):
     """`batch_ndim` 0 and 2: one problem, and a table of problems; the books have these axes."""
     A, phi, S, _ = problem
-    method = Method(Picard())
     table = jnp.broadcast_to(phi[:, None], (3, 2, 5))
     for batch_ndim, guess, args in [(0, phi, (A, phi)), (2, 0 * table, (A, table))]:
-        eq = fixed_point(cells["linear"], guess, args, batch_ndim, method)
+        eq = fixed_point(cells["linear"], guess, args, batch_ndim)
         np.testing.assert_allclose(eq.z, args[1] @ S, **tol_solve)
         for book in (eq.residual, eq.error, eq.steps, eq.status):
             assert book.shape == guess.shape[:batch_ndim]

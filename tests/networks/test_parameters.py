@@ -15,8 +15,10 @@ from implicit_ntk.networks import as_tangent, check_tangent, trained_leaves, wit
 SUBSETS = [s for k in range(4) for s in itertools.combinations(("A", "W", "b"), k)]
 
 
-def network(key: jax.Array, centred: bool = False, trained: tuple[str, ...] = ("A", "b")):
-    net = ink.ReluImplicit.init(key, 3, 8, trained=trained)
+def network(
+    key: jax.Array, centred: bool = False, trained: tuple[str, ...] = ("A", "b")
+) -> ink.AbstractNetwork:
+    net = ink.ReluImplicit.init(key, 3, 12, trained=trained)
     return ink.Centred(net) if centred else net
 
 
@@ -52,7 +54,7 @@ def test_check_tangent(centred: bool, key: jax.Array) -> None:
         "an array": net.core.A,
         "another shape": eqx.tree_at(lambda t: t.core.A, good, good.core.A[:-1]),
         "another dtype": eqx.tree_at(lambda t: t.core.A, good, good.core.A.astype(jnp.bfloat16)),
-        "integers": eqx.tree_at(lambda t: t.core.b, good, jnp.ones(8, int)),
+        "integers": eqx.tree_at(lambda t: t.core.b, good, jnp.ones(12, int)),
         "a missing leaf": eqx.tree_at(lambda t: t.core.A, good, None),
         "other trained leaves": eqx.filter(
             other := network(key, centred, ("A",)), ink.trainable(other)
@@ -66,15 +68,15 @@ def test_check_tangent(centred: bool, key: jax.Array) -> None:
 
 
 class TestCentred:
-    def test_is_zero_at_first(self, key: jax.Array, dtype: np.dtype) -> None:
-        net, X = network(key), jax.random.normal(key, (4, 3))
+    def test_is_zero_at_first(self, key: jax.Array, rng: np.random.Generator, dtype: np.dtype) -> None:
+        net, X = network(key), jnp.asarray(rng.normal(size=(4, 3)))
         assert_array_equal(ink.Centred(net)(X), 0)
         assert_array_equal(ink.Centred(ink.Centred(net))(X), 0)
         assert (net(X) != 0).all()
 
-    def test_subtracts_the_initial_outputs(self, key: jax.Array, tol: dict) -> None:
+    def test_subtracts_the_initial_outputs(self, key: jax.Array, rng: np.random.Generator, tol: dict) -> None:
         first, other = network(key), network(jax.random.fold_in(key, 1))
-        X = jax.random.normal(key, (4, 3))
+        X = jnp.asarray(rng.normal(size=(4, 3)))
         moved = with_leaves(ink.Centred(first), trained_leaves(other))
         now = with_leaves(first, trained_leaves(other))
         assert_allclose(moved(X), now(X) - first(X), **tol)
@@ -82,8 +84,10 @@ class TestCentred:
         twice = with_leaves(ink.Centred(ink.Centred(first)), trained_leaves(other))
         assert_allclose(twice(X), moved(X), **tol)
 
-    def test_frozen_copy_has_no_derivative(self, key: jax.Array, x64: None) -> None:
-        net, X = network(key), jax.random.normal(key, (4, 3))
+    def test_frozen_copy_has_no_derivative(
+        self, key: jax.Array, rng: np.random.Generator, x64: None
+    ) -> None:
+        net, X = network(key), jnp.asarray(rng.normal(size=(4, 3)))
         of_centred = jax.grad(lambda net: net(X).sum())(ink.Centred(net))
         jax.tree.map(lambda leaf: assert_array_equal(leaf, 0), of_centred.initial)
         of_net = jax.grad(lambda net: net(X).sum())(net)
@@ -93,7 +97,7 @@ class TestCentred:
         net = network(key)
         centred = ink.Centred(ink.Centred(net))
         assert centred.trained == net.trained
-        assert (centred.in_size, centred.width) == (3, 8)
+        assert (centred.in_size, centred.width) == (3, 12)
         assert centred.core is net
         assert centred.contraction() == net.contraction()
 

@@ -12,33 +12,34 @@ from numpy.testing import assert_allclose, assert_array_equal
 import implicit_ntk as ink
 from implicit_ntk.networks import forms
 
-D, M = 3, 24
+D, M = 3, 12
 
 
 def draw(key: jax.Array, **options: Any) -> ink.ReluImplicit:
     return ink.ReluImplicit.init(key, D, **{"width": M, **options})
 
 
-def inputs(key: jax.Array, n: int = 5, dtype: Any = None) -> jax.Array:
-    return jax.random.normal(jax.random.fold_in(key, 7), (n, D), dtype)
+@pytest.fixture
+def X(rng: np.random.Generator) -> np.ndarray:
+    return rng.normal(size=(4, D))  # which JAX rounds to float32 where x64 is off
 
 
 def test_leaves(key: jax.Array, dtype: np.dtype) -> None:
     net = draw(key, dtype=dtype)
-    assert forms(net) == [f"{dtype}[24,24]", f"{dtype}[3,24]", f"{dtype}[24]", f"{dtype}[]"]
+    assert forms(net) == [f"{dtype}[12,12]", f"{dtype}[3,12]", f"{dtype}[12]", f"{dtype}[]"]
     assert (net.in_size, net.width) == (D, M)
     assert set(np.asarray(net.b).tolist()) == {-1.0, 1.0}
     assert forms(draw(key)) == forms(net), "the default is JAX's default float type"
 
 
 def test_weights_are_standard_and_independent(key: jax.Array) -> None:
-    net = ink.ReluImplicit.init(key, 100, 300)
+    net = ink.ReluImplicit.init(key, 400, 400)
     A, W, b = (np.asarray(leaf) for leaf in (net.A, net.W, net.b))
     for leaf in (A, W):
         assert abs(leaf.mean()) < 5 / np.sqrt(leaf.size)
         assert abs(leaf.var() - 1) < 5 * np.sqrt(2 / leaf.size)
     assert abs(b.mean()) < 5 / np.sqrt(b.size)
-    assert abs(np.corrcoef(A[:100].ravel(), W.ravel())[0, 1]) < 5 / np.sqrt(W.size)
+    assert abs(np.corrcoef(A.ravel(), W.ravel())[0, 1]) < 5 / np.sqrt(W.size)
 
 
 @pytest.mark.parametrize("paired", [False, True])
@@ -62,8 +63,10 @@ def test_scaled_by_the_width(gamma0: float, key: jax.Array, dtype: np.dtype, tol
     assert_allclose(net.contraction(), gamma0 / np.sqrt(M) * np.linalg.norm(net.A, 2), **tol)
 
 
-@pytest.mark.parametrize("a_init", [ink.init.normal, ink.init.half_normal, ink.init.diagonal])
-@pytest.mark.parametrize("width", [M, 600])
+@pytest.mark.parametrize(
+    ("a_init", "width"),
+    [(ink.init.normal, M), (ink.init.normal, 600), (ink.init.half_normal, M), (ink.init.diagonal, M)],
+)
 def test_scaled_by_the_norm(a_init: Any, width: int, key: jax.Array) -> None:
     net = draw(key, width=width, gamma0=0.7, scaling="operator_norm", a_init=a_init)
     assert_allclose(net.contraction(), 0.7, rtol=1e-5)
@@ -75,28 +78,25 @@ def test_contraction_of_a_negative_scale(key: jax.Array, tol: dict) -> None:
 
 
 def test_half_normal_diverges_with_the_width(key: jax.Array) -> None:
-    """GG22's section 5.1 as printed: `gamma ||A|| ~ gamma0 sqrt(2 m / pi)` (1.7 at m = 50)."""
-    for width in (50, 400):
-        with pytest.warns(UserWarning, match=r"half_normal .* pass scaling='operator_norm'") as caught:
+    """GG22's section 5.1 as printed: `gamma ||A|| ~ gamma0 sqrt(2 m / pi)` (10.7 at m = 2000)."""
+    for width, slack in ((M, 0.2), (400, 0.02)):
+        with pytest.warns(UserWarning, match=r"half_normal .* pass scaling='operator_norm'$"):
             net = draw(key, width=width, gamma0=0.3, a_init=ink.init.half_normal)
-        assert_allclose(net.contraction(), 0.3 * np.sqrt(2 * width / np.pi), rtol=0.02)
-    assert caught[0].message.args[0].count("\n") == 0
+        assert_allclose(net.contraction(), 0.3 * np.sqrt(2 * width / np.pi), rtol=slack)
 
 
-def test_half_normal_is_linear_in_the_injection(key: jax.Array, x64: None) -> None:
+def test_half_normal_is_linear_in_the_injection(key: jax.Array, X: np.ndarray, x64: None) -> None:
     """GG22, section 5.1, well scaled: every unit is on, so `Z = Phi (I - gamma A)^-1`."""
     net = draw(key, gamma0=0.7, scaling="operator_norm", a_init=ink.init.half_normal)
-    X = inputs(key)
     Phi = np.maximum(X @ net.W, 0)
     Z = ink.solve(net, X).z
     assert (Z > 0).all()
     assert_allclose(Z, Phi @ np.linalg.inv(np.eye(M) - net.gamma * net.A), rtol=1e-10)
 
 
-def test_linear_cell(key: jax.Array, dtype: np.dtype, tol_solve: dict) -> None:
+def test_linear_cell(key: jax.Array, X: np.ndarray, dtype: np.dtype, tol_solve: dict) -> None:
     """`sigma = identity` has the closed form `u = Phi (I - gamma A)^-1 b / sqrt(m)`."""
     net = draw(key, activation="identity", injection_activation="tanh")
-    X = inputs(key)
     Z = np.tanh(X @ net.W) @ np.linalg.inv(np.eye(M) - net.gamma * net.A)
     eq = ink.solve(net, X)
     assert_allclose(eq.z, Z, **tol_solve)
@@ -104,33 +104,33 @@ def test_linear_cell(key: jax.Array, dtype: np.dtype, tol_solve: dict) -> None:
     assert eq.z.dtype == net(X).dtype == dtype
 
 
-@pytest.mark.parametrize("gamma0", [0.1, 0.4, 0.49])
-def test_bounds(gamma0: float, key: jax.Array, x64: None) -> None:
+@pytest.mark.parametrize("gamma0", [0.1, 0.5, 0.95])
+def test_bounds(gamma0: float, key: jax.Array, X: np.ndarray, x64: None) -> None:
     """GG22, Lemma A.5, and `sigma_min(I - gamma D A^T) >= 1 - gamma ||A||` for every sample."""
-    net = draw(key, width=60, gamma0=gamma0)
-    X = inputs(key)
+    net = draw(key, gamma0=gamma0, scaling="operator_norm")
     kappa = float(net.contraction())
-    assert kappa < 1
     Z = np.asarray(ink.solve(net, X).z)
     Phi = np.maximum(X @ net.W, 0)
     assert np.linalg.norm(Z) <= np.linalg.norm(Phi) / (1 - kappa)
     for z in Z:
-        Q = np.eye(60) - net.gamma * (z > 0)[:, None] * net.A.T
+        Q = np.eye(M) - net.gamma * (z > 0)[:, None] * net.A.T
         assert np.linalg.svd(Q, compute_uv=False)[-1] >= 1 - kappa
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh", "identity"])
-def test_paired_network_vanishes(activation: str, key: jax.Array, dtype: np.dtype) -> None:
-    net = draw(key, paired=True, activation=activation)
-    X = inputs(key)
-    eq, J = ink.solve(net, X), ink.jacobian(net, X)
+def test_paired_network_vanishes(
+    activation: str, key: jax.Array, X: np.ndarray, dtype: np.dtype
+) -> None:
+    net = draw(key, paired=True, activation=activation, trained=("A", "W", "b"))
+    J = ink.jacobian(net, X)
+    eq = J.linearization.equilibrium
     size = np.abs(eq.z).max()
     eps = float(jnp.finfo(dtype).eps)
     assert_array_equal(*np.split(np.asarray(net.W), 2, axis=1))
     assert_allclose(*np.split(np.asarray(eq.z), 2, axis=1), atol=50 * eps * size, rtol=0)
     P, Q = np.split(np.asarray(J.linearization.adjoint.z), 2, axis=1)
     assert_allclose(P, -Q, atol=50 * eps)
-    assert_allclose(net(X), 0, atol=50 * eps * size)
+    assert_allclose(J.linearization.outputs, 0, atol=50 * eps * size)
 
 
 def test_paired_weights(key: jax.Array) -> None:
@@ -165,24 +165,27 @@ BAD = [
     (
         dict(a_init=lambda key, shape, dtype: jnp.ones(shape[0], dtype)),
         ValueError,
-        r"a_init must return float32\[24,24\], as it is asked to, got \['float32\[24\]'\]",
+        r"a_init must return float32\[12,12\], as it is asked to, got \['float32\[12\]'\]",
     ),
 ]
 
 
 @pytest.mark.parametrize(("options", "error", "message"), BAD)
 def test_bad_options(options: dict, error: type, message: str, unchecked: None) -> None:
-    arguments = {"key": jax.random.key(0), "in_size": D, "width": M, **options}
+    def never(*_: Any) -> None:
+        raise AssertionError("weights were drawn before the options were checked")
+
+    arguments = {"key": jax.random.key(0), "in_size": D, "width": M, "a_init": never, **options}
     with pytest.raises(error, match=f"^{message}") as caught:
         ink.ReluImplicit.init(**arguments)
     assert "\n" not in str(caught.value)
 
 
-def test_beyond_the_certificate_is_legal(key: jax.Array) -> None:
-    """Gaussian weights contract for gamma0 < 1/2 only; at 0.9 the equilibrium is there all the same."""
-    net = draw(key, width=200, gamma0=0.9)
+def test_beyond_the_certificate_is_legal(key: jax.Array, X: np.ndarray) -> None:
+    """Gaussian weights contract for gamma0 < 1/2 only; at 0.6 the equilibrium is there all the same."""
+    net = draw(key, gamma0=0.6)
     assert net.contraction() > 1
-    assert ink.solve(net, inputs(key)).succeeded.all()
+    assert ink.solve(net, X).succeeded.all()
 
 
 def test_drawn_inside_jit_and_vmap(key: jax.Array, tol: dict) -> None:

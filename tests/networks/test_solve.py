@@ -31,6 +31,11 @@ def call(net: ink.AbstractNetwork, X: Any, method: ink.Method | None = None) -> 
     return net(X, method)
 
 
+@pytest.fixture
+def X(rng: np.random.Generator) -> np.ndarray:
+    return rng.normal(size=(4, 3))  # which JAX rounds to float32 where x64 is off
+
+
 BATCHES = [
     (np.ones(3), ValueError, r"X must have shape \(n, d\), one row a sample, got \(3,\); reshape it"),
     (np.ones((2, 2, 3)), ValueError, r"X must have shape \(n, d\)"),
@@ -83,25 +88,24 @@ def test_bad_guess(z0: Any, error: type, message: str, unchecked: None) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_guess(key: jax.Array, dtype: np.dtype, tol_solve: dict) -> None:
-    net, X = network(key), jax.random.normal(key, (5, 3))
+def test_guess(key: jax.Array, X: np.ndarray, dtype: np.dtype, tol_solve: dict) -> None:
+    net = network(key)
     eq = ink.solve(net, X)
     again = ink.solve(net, X, z0=np.asarray(eq.z))
     assert_array_equal(again.steps, 1)
     assert_array_equal(again.z, eq.z)
-    far = ink.solve(net, X, z0=10 * jax.random.normal(key, (5, 12)))
+    far = ink.solve(net, X, z0=10 + 0 * eq.z)
     assert_allclose(far.z, eq.z, **tol_solve)
 
 
-def test_numpy_and_jax_batches_are_one(key: jax.Array) -> None:
-    net, X = network(key), np.asarray(jax.random.normal(key, (5, 3)))
+def test_numpy_and_jax_batches_are_one(key: jax.Array, X: np.ndarray) -> None:
+    net = network(key)
     for entry in (call, lambda net, X: ink.solve(net, X).z):
         assert_array_equal(entry(net, X), entry(net, jnp.asarray(X)))
 
 
 @pytest.mark.parametrize("centred", [False, True])
-def test_same_bits_twice(centred: bool, key: jax.Array) -> None:
-    X = jax.random.normal(key, (5, 3))
+def test_same_bits_twice(centred: bool, key: jax.Array, X: np.ndarray) -> None:
     runs = []
     for _ in range(2):
         net = network(key)
@@ -111,11 +115,11 @@ def test_same_bits_twice(centred: bool, key: jax.Array) -> None:
 
 
 @pytest.mark.parametrize("injection", ["relu", "identity"])
-def test_awkward_rows(injection: str, key: jax.Array, dtype: np.dtype) -> None:
+def test_awkward_rows(injection: str, key: jax.Array, X: np.ndarray, dtype: np.dtype) -> None:
     """Zero, dead, duplicated, huge and tiny rows are solved, each as if it were alone."""
     net = network(key, injection_activation=injection)
-    x = jax.random.normal(key, (3,))
-    X = jnp.stack([0 * x, x, x, 1e8 * x, 1e-8 * x])
+    x = X[0]
+    X = np.stack([0 * x, x, x, 1e8 * x, 1e-8 * x])
     eq = ink.solve(net, X)
     assert eq.succeeded.all()
     assert_array_equal(eq.z[0], 0)
@@ -125,41 +129,41 @@ def test_awkward_rows(injection: str, key: jax.Array, dtype: np.dtype) -> None:
         assert_allclose(eq.z[row], X[row, 0] / x[0] * eq.z[1], rtol=1e-4)
 
 
-def test_dead_sample(key: jax.Array) -> None:
+def test_dead_sample(key: jax.Array, X: np.ndarray) -> None:
     """No unit of the sample is on, and not for want of an input."""
     net = network(key, injection_activation=lambda x: -jnp.abs(x))
-    eq = ink.solve(net, jax.random.normal(key, (2, 3)))
+    eq = ink.solve(net, X)
     assert eq.succeeded.all()
     assert_array_equal(eq.z, 0)
 
 
 @pytest.mark.parametrize("entry", [ink.solve, call])
 @pytest.mark.parametrize("centred", [False, True])
-def test_failure_raises(entry: Callable, centred: bool, key: jax.Array) -> None:
-    net, X = network(key), jax.random.normal(key, (5, 3))
+def test_failure_raises(entry: Callable, centred: bool, key: jax.Array, X: np.ndarray) -> None:
+    net = network(key)
     net = ink.Centred(net) if centred else net
-    with pytest.raises(ink.ConvergenceError, match="5 of 5 failed: the forward solve reached max_steps"):
+    with pytest.raises(ink.ConvergenceError, match="4 of 4 failed: the forward solve reached max_steps"):
         entry(net, X, ink.Method(solver=TOO_SHORT))
 
 
-def test_failure_inside_jit(key: jax.Array) -> None:
-    net, X = network(key), jax.random.normal(key, (5, 3))
+def test_failure_inside_jit(key: jax.Array, X: np.ndarray) -> None:
+    net = network(key)
     with pytest.raises(RuntimeError, match="the forward solve reached max_steps"):
         jax.block_until_ready(jax.jit(lambda X: net(X, ink.Method(solver=TOO_SHORT)))(X))
 
 
-def test_failure_handed_out(key: jax.Array) -> None:
+def test_failure_handed_out(key: jax.Array, X: np.ndarray) -> None:
     """One good row, one that fails: NaN or the last iterate there, the good one untouched."""
     net = network(key)
-    X = jnp.stack([jnp.zeros(3), jax.random.normal(key, (3,))])
+    X[0] = 0
     nan = net(X, ink.Method(solver=TOO_SHORT, on_failure="nan"))
-    assert_array_equal(jnp.isnan(nan), [False, True])
+    assert_array_equal(jnp.isnan(nan), [False, True, True, True])
     report = ink.solve(net, X, ink.Method(solver=TOO_SHORT, on_failure="report"))
-    assert_array_equal(report.status, [ink.Status.CONVERGED, ink.Status.MAX_STEPS])
+    assert_array_equal(report.status, [0, 2, 2, 2])
     assert jnp.isfinite(report.z).all()
 
 
-def test_divergence_is_named(key: jax.Array) -> None:
-    net, X = network(key, gamma0=40.0), jax.random.normal(key, (5, 3))
+def test_divergence_is_named(key: jax.Array, X: np.ndarray) -> None:
+    net = network(key, gamma0=40.0)
     with pytest.raises(ink.ConvergenceError, match="diverges .gamma0 too large"):
         net(X)

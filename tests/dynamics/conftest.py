@@ -1,0 +1,126 @@
+"""What the tests of the dynamics share: small problems of one shape, and Euler's method by hand."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jaxtyping
+import numpy as np
+import pytest
+
+import implicit_ntk as ink
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """A network with its data, and `1/lambda_max(H(0))`, the unit of time here."""
+
+    net: ink.AbstractNetwork
+    X: jax.Array
+    y: jax.Array
+    X_test: jax.Array
+    y_test: jax.Array
+    unit: float
+
+    def times(self, *units: float) -> jax.Array:
+        """Times given in units of `1/lambda_max`."""
+        return jnp.asarray(np.array(units) * self.unit)
+
+    def flow(self, times: jax.Array, integrator: ink.Euler, **options) -> ink.Trajectory:
+        """`gradient_flow` of this problem, the unseen data watched."""
+        return ink.gradient_flow(
+            self.net, self.X, self.y, times, integrator, self.X_test, self.y_test, **options
+        )
+
+
+def make_problem(
+    seed: int = 0,
+    n: int = 8,
+    d: int = 3,
+    q: int = 3,
+    m: int = 24,
+    gamma0: float = 0.4,
+    centred: bool = False,
+    **options,
+) -> Problem:
+    """Points on the sphere, random signs, GG22's network: drawn by NumPy, for XLA compiles every draw."""
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n + q, d))
+    X /= np.linalg.norm(X, axis=1, keepdims=True)
+    y = rng.choice([-1.0, 1.0], n + q)
+    net = ink.ReluImplicit(
+        A=jnp.asarray(rng.normal(size=(m, m))),
+        W=jnp.asarray(rng.normal(size=(d, m))),
+        b=jnp.asarray(rng.choice([-1.0, 1.0], m)),
+        gamma=jnp.asarray(gamma0 / np.sqrt(m)),
+        **options,
+    )
+    X, y = jnp.asarray(X), jnp.asarray(y)
+    unit = 1 / float(ink.spectrum(ink.ntk(net, X[:n])).lambda_max)
+    return Problem(ink.Centred(net) if centred else net, X[:n], y[:n], X[n:], y[n:], unit)
+
+
+@pytest.fixture
+def problem() -> Callable[..., Problem]:
+    """`problem(seed=0, n=8, d=3, q=3, m=24, gamma0=0.4, centred=False, **options of the network)`."""
+    return make_problem
+
+
+@eqx.filter_jit
+def loss_gradient(net: ink.AbstractNetwork, X: jax.Array, y: jax.Array) -> ink.AbstractNetwork:
+    """The gradient of `||net(X) - y||^2 / 2` by JAX, through the network's public call."""
+    params, frozen = eqx.partition(net, ink.trainable(net))
+    return jax.grad(lambda params: jnp.sum((eqx.combine(params, frozen)(X) - y) ** 2) / 2)(params)
+
+
+@pytest.fixture
+def gradient() -> Callable:
+    """`gradient(net, X, y)`, of the loss with respect to the trained leaves, by `jax.grad`."""
+    return loss_gradient
+
+
+@pytest.fixture
+def by_hand() -> Callable:
+    """`by_hand(problem, steps, lengths)`: Euler's method as a loop; the networks after each step."""
+
+    def run(problem: Problem, lengths: list[float]) -> list[ink.AbstractNetwork]:
+        nets = [problem.net]
+        for length in lengths:
+            slope = loss_gradient(nets[-1], problem.X, problem.y)
+            change = jax.tree.map(lambda g, length=length: -length * g, slope)
+            nets.append(eqx.apply_updates(nets[-1], change))
+        return nets
+
+    return run
+
+
+def all_arrays(dt: float, ramp: float = 1e9, solver_share: float = 0.0) -> ink.Euler:
+    """An `Euler` whose three numbers are arrays: one compilation serves them all. No ramp by default."""
+    values = tuple(jnp.asarray(value) for value in (dt, ramp, solver_share))
+    integrator = ink.Euler(1.0, ramp=1.0)
+    return eqx.tree_at(lambda e: (e.dt, e.ramp, e.solver_share), integrator, values)
+
+
+@pytest.fixture
+def euler() -> Callable[..., ink.Euler]:
+    """`euler(dt, ramp=1e9, solver_share=0)`: compiled once whatever the numbers."""
+    return all_arrays
+
+
+@pytest.fixture
+def quick_compilation() -> Iterator[None]:
+    """Small programs that run once: do without LLVM's optimisations."""
+    before = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Annotations unchecked, as outside the test suite: arguments of the wrong form reach the door."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
