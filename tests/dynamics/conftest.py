@@ -11,18 +11,23 @@ import numpy as np
 import pytest
 
 import implicit_ntk as ink
+from implicit_ntk.dynamics import pose
 
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """A network with its data, and `1/lambda_max(H(0))`, the unit of time here."""
+    """A network with its data, the eigenvalues of `H(0)`, and `1/lambda_max`, the unit of time here."""
 
     net: ink.AbstractNetwork
     X: jax.Array
     y: jax.Array
     X_test: jax.Array
     y_test: jax.Array
-    unit: float
+    eigenvalues: jax.Array
+
+    @property
+    def unit(self) -> float:
+        return 1 / float(self.eigenvalues[-1])
 
     def times(self, *units: float) -> jax.Array:
         """Times given in units of `1/lambda_max`."""
@@ -57,9 +62,9 @@ def make_problem(
         gamma=jnp.asarray(gamma0 / np.sqrt(m)),
         **options,
     )
-    X, y = jnp.asarray(X), jnp.asarray(y)
-    unit = 1 / float(ink.spectrum(ink.ntk(net, X[:n])).lambda_max)
-    return Problem(ink.Centred(net) if centred else net, X[:n], y[:n], X[n:], y[n:], unit)
+    net = ink.Centred(net) if centred else net
+    data = [jnp.asarray(a) for a in (X[:n], y[:n], X[n:], y[n:])]
+    return Problem(net, *data, pose(net, *data).eigenvalues)
 
 
 @pytest.fixture
@@ -75,6 +80,11 @@ def loss_gradient(net: ink.AbstractNetwork, X: jax.Array, y: jax.Array) -> ink.A
     return jax.grad(lambda params: jnp.sum((eqx.combine(params, frozen)(X) - y) ** 2) / 2)(params)
 
 
+def downhill(net: ink.AbstractNetwork, slope: ink.AbstractNetwork, length: float) -> ink.AbstractNetwork:
+    """The network moved against its gradient."""
+    return eqx.apply_updates(net, jax.tree.map(lambda g: -length * g, slope))
+
+
 @pytest.fixture
 def gradient() -> Callable:
     """`gradient(net, X, y)`, of the loss with respect to the trained leaves, by `jax.grad`."""
@@ -83,14 +93,12 @@ def gradient() -> Callable:
 
 @pytest.fixture
 def by_hand() -> Callable:
-    """`by_hand(problem, steps, lengths)`: Euler's method as a loop; the networks after each step."""
+    """`by_hand(problem, lengths)`: Euler's method as a loop; the networks before and after each step."""
 
     def run(problem: Problem, lengths: list[float]) -> list[ink.AbstractNetwork]:
         nets = [problem.net]
         for length in lengths:
-            slope = loss_gradient(nets[-1], problem.X, problem.y)
-            change = jax.tree.map(lambda g, length=length: -length * g, slope)
-            nets.append(eqx.apply_updates(nets[-1], change))
+            nets.append(downhill(nets[-1], loss_gradient(nets[-1], problem.X, problem.y), length))
         return nets
 
     return run
