@@ -45,6 +45,22 @@ def peak_arrays(net: ink.ReluImplicit, X: jax.Array) -> float:
     return spent / (X.shape[0] * net.width * X.dtype.itemsize)
 
 
+def compare(n: int, m: int, repeats: int) -> None:
+    """The answer at one size."""
+    net, X = problem(n, m)
+    forward, adjoint = evaluations(net, X)
+    Z, A = jnp.ones((n, m)), net.A / (3 * m**0.5)
+    runs = [lambda: ink.ntk(net, X), lambda: products(Z, A, forward, adjoint)]
+    kernel, bare = interleaved(runs, repeats).T
+    flops = 2 * n * m * m * (forward + adjoint)
+    print(
+        f"n = {n}, m = {m}: kernel / {forward} + {adjoint} products = {describe(kernel / bare)}; best "
+        f"{kernel.min() * 1e3:.1f} ms against {bare.min() * 1e3:.1f} ms "
+        f"({flops / bare.min() / 1e9:.0f} GFLOP/s); "
+        f"peak beyond A: {peak_arrays(net, X):.1f} arrays of n x m"
+    )
+
+
 def main() -> None:
     """Print one answer a size."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -54,19 +70,7 @@ def main() -> None:
     print(f"kernel_vs_gemm on {device()}")
     for size in options.sizes:
         n, m = map(int, size.split(","))
-        net, X = problem(n, m)
-        forward, adjoint = evaluations(net, X)
-        Z, A = jnp.ones((n, m)), net.A / (3 * m**0.5)
-        times = interleaved(
-            [lambda: ink.ntk(net, X), lambda: products(Z, A, forward, adjoint)], options.repeats
-        )
-        kernel, bare = times.T
-        flops = 2 * n * m * m * (forward + adjoint)
-        print(
-            f"n = {n}, m = {m}: kernel / {forward} + {adjoint} products = {describe(kernel / bare)}; best "
-            f"{kernel.min() * 1e3:.1f} ms against {bare.min() * 1e3:.1f} ms ({flops / bare.min() / 1e9:.0f} GFLOP/s); "
-            f"peak beyond A: {peak_arrays(net, X):.1f} arrays of n x m"
-        )
+        compare(n, m, options.repeats)
 
 
 if __name__ == "__main__":

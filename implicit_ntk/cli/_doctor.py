@@ -95,9 +95,13 @@ def _show(console: Console, findings: dict) -> None:
     for name, version in env["versions"].items():
         facts.add_row(name, version)
     facts.add_row("devices", f"{', '.join(env['devices'])} ({env['backend']}), {env['cpu_count']} CPU cores")
-    facts.add_row("memory limit", f"{findings['memory_limit_bytes'] / 2**30:.1f} GiB (IMPLICIT_NTK_MEMORY changes it)")
+    facts.add_row(
+        "memory limit", f"{findings['memory_limit_bytes'] / 2**30:.1f} GiB (IMPLICIT_NTK_MEMORY changes it)"
+    )
     facts.add_row("float32 product, JAX's default", f"relative error {findings['default_product_error']:.0e}")
-    facts.add_row("float32 product, this package's", f"relative error {findings['highest_product_error']:.0e}")
+    facts.add_row(
+        "float32 product, this package's", f"relative error {findings['highest_product_error']:.0e}"
+    )
     console.print(facts)
     checks = Table("check", "difference", "at most", "", title=f"self-check, {findings['seconds']:.1f} s")
     for check in findings["checks"]:

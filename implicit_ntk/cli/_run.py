@@ -34,7 +34,7 @@ from implicit_ntk.experiments import (
 class Run:
     """Train the implicit layer of a network by gradient flow and set the run beside its linearised twin."""
 
-    config: Annotated[TwinConfig, tyro.conf.arg(name="")] = TwinConfig()
+    config: Annotated[TwinConfig, tyro.conf.arg(name="")] = dataclasses.field(default_factory=TwinConfig)
     name: str | None = None
     """Name of the run's directory (default: data set and time)."""
     out: Path = Path("runs")
@@ -91,9 +91,18 @@ def _draw(result: TwinResult, folder: Path) -> None:
 
 def _table(result: TwinResult) -> Table:
     config = result.config
-    title = f"{config.dataset} {config.classes[0]}/{config.classes[1]}, n = {config.n_train}, t = {config.horizon:g}"
+    first, second = config.classes
+    title = f"{config.dataset} {first}/{second}, n = {config.n_train}, t = {config.horizon:g}"
     view = Table(title=title, caption=f"medians over {config.seeds} seeds; [least, most]")
-    for column in ("m", "sup |u - uhat| / |y - u0|", "unseen", "train loss/n", "test error", "lambda_min", "lambda_max"):
+    for column in (
+        "m",
+        "sup |u - uhat| / |y - u0|",
+        "unseen",
+        "train loss/n",
+        "test error",
+        "lambda_min",
+        "lambda_max",
+    ):
         view.add_column(column, justify="right")
     for row in table(result):
         label = "" if row.resolved else " (not resolved)"

@@ -49,8 +49,7 @@ def read_idx_array(path: AnyPath) -> UInt8[np.ndarray, "..."]:
     if found != expected:
         fault = "truncated" if found < expected else "too long"
         raise ValueError(
-            f"path: {path} is {fault}: {found} bytes of values, {shape} needs {expected}; "
-            "get the file again"
+            f"path: {path} is {fault}: {found} bytes of values, {shape} needs {expected}; get the file again"
         )
     return np.frombuffer(raw, np.uint8, offset=start).reshape(shape)
 

@@ -21,9 +21,7 @@ _SPLITS = ("train", "test")
 _SOURCES = ("auto", "directory", "bundled", "openml")
 
 
-def load(
-    name: str, split: str = "train", directory: AnyPath | None = None, source: str = "auto"
-) -> Images:
+def load(name: str, split: str = "train", directory: AnyPath | None = None, source: str = "auto") -> Images:
     """One split of "mnist", "fashion-mnist", "cifar-10", "svhn" or "digits".
 
     `source` says where from:
@@ -63,13 +61,9 @@ def load_splits(
     return tuple(read_bundled(name, split) for split in splits)
 
 
-def _check_undivided(
-    name: str, splits: Sequence[str], directory: AnyPath | None, source: str
-) -> None:
+def _check_undivided(name: str, splits: Sequence[str], directory: AnyPath | None, source: str) -> None:
     if "test" in splits:
-        raise ValueError(
-            f"split: {name} has only 'train'; take disjoint parts of it, as two_class does"
-        )
+        raise ValueError(f"split: {name} has only 'train'; take disjoint parts of it, as two_class does")
     if directory is not None or source not in ("auto", "bundled"):
         raise ValueError(f"source: {name} comes with scikit-learn; leave out directory and source")
 

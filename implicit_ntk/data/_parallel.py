@@ -54,6 +54,4 @@ def pairs_by_tile(X: Rows, tolerance: float, tile: int = 1024) -> Iterator[Pairs
 def check_tolerance(tolerance: float) -> None:
     """Raises `ValueError` outside [1e-12, 1)."""
     if not _LEAST_TOLERANCE <= tolerance < 1:
-        raise ValueError(
-            f"tolerance: {tolerance} is not in [{_LEAST_TOLERANCE}, 1); below, rounding decides"
-        )
+        raise ValueError(f"tolerance: {tolerance} is not in [{_LEAST_TOLERANCE}, 1); below, rounding decides")

@@ -54,9 +54,7 @@ def _later_of_pairs(X: Float[np.ndarray, "n d"], tolerance: float) -> Bool[np.nd
     return later
 
 
-def _noisy(
-    key: PRNGKeyArray, X: Float[np.ndarray, "n d"], scale: float
-) -> Float[np.ndarray, "n d"]:
+def _noisy(key: PRNGKeyArray, X: Float[np.ndarray, "n d"], scale: float) -> Float[np.ndarray, "n d"]:
     # All rows, used or not: one shape is one compilation. float32 draws always, so that a key means
     # the same noise with and without x64.
     g = np.asarray(jax.random.normal(key, X.shape, jnp.float32)) / np.sqrt(X.shape[1])
@@ -67,9 +65,7 @@ def _check_scale(scale: float, tolerance: float) -> None:
     # noise of length s turns a row by about s, which leaves a cosine of 1 - s^2/2
     least = np.sqrt(2 * tolerance)
     if not least < scale < np.inf:
-        raise ValueError(
-            f"scale: {scale} cannot clear tolerance {tolerance}; pass more than {least:.1e}"
-        )
+        raise ValueError(f"scale: {scale} cannot clear tolerance {tolerance}; pass more than {least:.1e}")
 
 
 def _unit_rows(X: Rows) -> Float[np.ndarray, "n d"]:

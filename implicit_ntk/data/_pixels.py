@@ -37,9 +37,7 @@ def grey(images: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n h w"]:
     return images @ _LUMINANCE
 
 
-def resize(
-    images: Real[np.ndarray, "n h w"], height: int, width: int
-) -> Float[np.ndarray, "n height width"]:
+def resize(images: Real[np.ndarray, "n h w"], height: int, width: int) -> Float[np.ndarray, "n height width"]:
     """Images resampled by area: each new pixel is the mean of the old ones under it.
 
     R I C^T with `area_weights` R (height, h) and C (width, w). Keeps the mean of an image exactly,

@@ -39,9 +39,7 @@ def balanced(
     return images.take(index)
 
 
-def signs(
-    labels: Integer[np.ndarray, " n"], classes: Sequence[int] = (0, 1)
-) -> Float[np.ndarray, " n"]:
+def signs(labels: Integer[np.ndarray, " n"], classes: Sequence[int] = (0, 1)) -> Float[np.ndarray, " n"]:
     """Labels as -1 for the first class and +1 for the second, float64.
 
     **Raises:** `ValueError` if a label is of neither class.
@@ -75,9 +73,7 @@ def pair(classes: Any) -> tuple[int, int]:
     return values
 
 
-def _of_class(
-    labels: Integer[np.ndarray, " n"], class_: int, key: OptionalKey
-) -> Int[np.ndarray, " k"]:
+def _of_class(labels: Integer[np.ndarray, " n"], class_: int, key: OptionalKey) -> Int[np.ndarray, " k"]:
     """Positions of a class, in file order or shuffled."""
     index = np.flatnonzero(labels == class_)
     return index if key is None else index[np.asarray(jax.random.permutation(key, len(index)))]

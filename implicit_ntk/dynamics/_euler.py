@@ -95,7 +95,7 @@ class Euler(AbstractIntegrator):
         if self.ramp is not None and not 0 < self.ramp <= 1:
             raise ValueError(f"ramp must lie in (0, 1], got {self.ramp}; None is constant steps")
         if not 0 <= self.solver_share <= 0.5:
-            raise ValueError(f"solver_share must lie in [0, 0.5], got {self.solver_share}; 0 is full accuracy")
+            raise ValueError(f"solver_share must lie in [0, 0.5], got {self.solver_share}; 0 is exact")
 
     def check(self, problem: FlowProblem) -> FlowProblem:
         """Raise `ValueError` where `dt >= 2/lambda_max(H(0))`, naming the largest stable step."""

@@ -32,7 +32,7 @@ class AbstractLinearSolver(eqx.Module):
 
 
 class Neumann(AbstractLinearSolver):
-    """The Neumann series `x = sum_k apply^k(rhs)`, summed until `||x - apply(x) - rhs|| <= atol + rtol ||rhs||`.
+    """The Neumann series `x = sum_k apply^k(rhs)`, until `||x - apply(x) - rhs|| <= atol + rtol ||rhs||`.
 
     Converges at the rate of the forward Picard iteration, since `apply` is the Jacobian of the map or
     its transpose. A zero right-hand side has the solution zero, in zero steps.

@@ -11,7 +11,18 @@ import jax
 
 import implicit_ntk
 
-PACKAGES = ("jax", "jaxlib", "equinox", "optax", "lineax", "matfree", "numpy", "scipy", "scikit-learn", "matplotlib")
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "equinox",
+    "optax",
+    "lineax",
+    "matfree",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "matplotlib",
+)
 
 
 def environment() -> dict[str, Any]:

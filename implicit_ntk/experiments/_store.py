@@ -61,7 +61,7 @@ def _write_metrics(path: Path, result: TwinResult) -> None:
 
 
 def _arrays(result: TwinResult) -> dict[str, np.ndarray]:
-    """`u`, `uhat`, `f`, `fhat` (run, time, sample) and `eigenvalues` (run, n), with `width` and `seed` a run."""
+    """`u`, `uhat`, `f`, `fhat` (run, time, sample), `eigenvalues` (run, n), `width` and `seed` (run,)."""
     stacked = {
         name: np.stack([getattr(run, name) for run in result.runs])
         for name in ("u", "uhat", "f", "fhat", "eigenvalues", "width", "seed", "resolution")

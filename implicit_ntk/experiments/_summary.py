@@ -1,6 +1,7 @@
 """The main experiment in a table, and in words."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 from jaxtyping import Float
@@ -83,19 +84,20 @@ def _fall(rows: list[Row]) -> str:
         return "- One width only: nothing to compare."
     first, last = rows[0], rows[-1]
     ratio = first.deviation / last.deviation
-    falls = all(a.deviation > b.deviation for a, b in zip(rows, rows[1:], strict=False))
+    falls = all(a.deviation > b.deviation for a, b in itertools.pairwise(rows))
     verb = "falls with the width" if falls else "does **not** fall with every width"
     exponent = np.log(ratio) / np.log(last.width / first.width)
     return (
         f"- The deviation from the linearised twin {verb}: {first.deviation:.4f} at m = {first.width}, "
-        f"{last.deviation:.4f} at m = {last.width}, {ratio:.2f} times less (as m^-{exponent:.2f} between the two)."
+        f"{last.deviation:.4f} at m = {last.width}, {ratio:.2f} times less "
+        f"(as m^-{exponent:.2f} between the two)."
     )
 
 
 def _unresolved(result: TwinResult, row: Row) -> str:
     return (
-        f"- At m = {row.width} lambda_min = {row.lambda_min:.1e} is below what {result.config.precision} and the "
-        "solver resolve: rerun with --precision float64."
+        f"- At m = {row.width} lambda_min = {row.lambda_min:.1e} is below what "
+        f"{result.config.precision} and the solver resolve: rerun with --precision float64."
     )
 
 

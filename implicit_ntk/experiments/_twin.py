@@ -104,13 +104,12 @@ def run_twin(config: TwinConfig, progress: Progress = lambda share, what: None) 
         dtype=np.dtype(config.precision),
     )
     times = record_times(config)
-    runs = []
-    for share, cost, width, seed in _schedule(config):
+
+    def run(share: float, cost: float, width: int, seed: int) -> TwinRun:
         what = f"width {width}, seed {seed + 1} of {config.seeds}"
-        runs.append(
-            _run_one(config, data, times, width, seed, lambda done: progress(share + cost * done, what))
-        )
-    return TwinResult(config, times, data, tuple(runs))
+        return _run_one(config, data, times, width, seed, lambda done: progress(share + cost * done, what))
+
+    return TwinResult(config, times, data, tuple(run(*item) for item in _schedule(config)))
 
 
 def record_times(config: TwinConfig) -> Float[np.ndarray, " T"]:
@@ -179,7 +178,7 @@ def _flow(
     progress: Callable[[float], None],
 ) -> Trajectory:
     """The host's loop over the times, where progress is told and Ctrl-C is heard."""
-    dt = 1 / problem.eigenvalues[-1] if config.dt is None else jnp.asarray(config.dt, problem.train.X.dtype)
+    dt = 1.5 / problem.eigenvalues[-1] if config.dt is None else jnp.asarray(config.dt, problem.train.X.dtype)
     integrator = Euler(dt, ramp=config.ramp or None)
     problem = integrator.check(problem)
     state, records = start(problem, integrator), []

@@ -53,13 +53,14 @@ def check_request(
     implicit_adjoint(method)
     check_choice(kind, ("auto", *KINDS, DENSE), "kind")
     if kind == "outer" and default_kind(net) != "outer":
-        raise ValueError(f"kind='outer' needs gradient factors, which {type(net).__name__} has not; use 'autodiff'")
+        raise ValueError(f"kind='outer' needs gradient factors, which this network has not; use 'autodiff'")
     if not net.trained:
         raise ValueError("net trains nothing; name its trained leaves, e.g. trained=('A',)")
     X = check_batch(X, net.in_size, jax.tree.leaves(net), name)
     if kind == DENSE:
         size = X.shape[0] * sum(leaf.size for leaf in trained_leaves(net).values())
-        require_memory(3 * size * X.dtype.itemsize, f"a dense Jacobian of {X.shape[0]} rows", "use kind='auto'")
+        what = f"a dense Jacobian of {X.shape[0]} rows"
+        require_memory(3 * size * X.dtype.itemsize, what, "use kind='auto'")
     return X, method, default_kind(net) if kind == "auto" else kind
 
 

@@ -52,7 +52,7 @@ class AbstractJacobian(eqx.Module):
         """
         r = check_floating(r, "r")
         if r.shape != self.shape[:1]:
-            raise ValueError(f"r must have shape {self.shape[:1]}, one number a row, got {r.shape}; reshape it")
+            raise ValueError(f"r must have shape {self.shape[:1]}, one number a row, got {r.shape}")
         dtype = self.linearization.X.dtype
         if r.dtype != dtype:
             raise TypeError(f"r is {r.dtype} but the outputs are {dtype}; cast r with .astype('{dtype}')")

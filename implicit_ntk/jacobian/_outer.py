@@ -1,5 +1,4 @@
-"""`J` by its factors: each per-sample gradient is a sum of outer products, each Gram one of Hadamard
-products of Grams."""
+"""`J` by its factors: gradients are sums of outer products, Grams sums of Hadamard products."""
 
 import functools
 import operator

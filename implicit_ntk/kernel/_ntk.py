@@ -53,7 +53,11 @@ def ntk_blocks(
         return _ntk_blocks(net, X1, X2, method, policy, chosen)
 
     def solves(result: tuple[Blocks, list[dict[str, Equilibrium]]]) -> dict[str, Equilibrium]:
-        return {f"{what} of {name}": eq for name, s in zip(("X1", "X2"), result[1]) for what, eq in s.items()}
+        return {
+            f"{what} of {name}": eq
+            for name, s in zip(("X1", "X2"), result[1], strict=False)
+            for what, eq in s.items()
+        }
 
     return checked(run, solves, method.on_failure, (net, X1, X2))[0]
 

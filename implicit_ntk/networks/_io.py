@@ -70,7 +70,9 @@ def _describe(net: AbstractNetwork, prefix: str, arrays: dict[str, np.ndarray]) 
     """The network's class and static fields; its arrays go to `arrays` under their path."""
     name = type(net).__name__
     if _CLASSES.get(name) is not type(net):
-        raise TypeError(f"net: cannot save a {name}; save its leaves with numpy, or one of {sorted(_CLASSES)}")
+        raise TypeError(
+            f"net: cannot save a {name}; save its leaves with numpy, or one of {sorted(_CLASSES)}"
+        )
     fields: dict[str, Any] = {}
     for field in dataclasses.fields(net):
         value = getattr(net, field.name)

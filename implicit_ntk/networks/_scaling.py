@@ -22,9 +22,7 @@ def check_gamma0(gamma0: object) -> None:
         raise ValueError(f"gamma0 must be finite, got {gamma0}")
 
 
-def gamma_of(
-    A: Float[Array, "m m"], gamma0: float | Float[Array, ""], scaling: str
-) -> Float[Array, ""]:
+def gamma_of(A: Float[Array, "m m"], gamma0: float | Float[Array, ""], scaling: str) -> Float[Array, ""]:
     """`gamma0 / sqrt(m)`, or `gamma0 / ||A||`, which makes `gamma ||A|| = gamma0`."""
     size = jnp.sqrt(jnp.asarray(A.shape[-1], A.dtype)) if scaling == "width" else operator_norm(A)
     return jnp.asarray(gamma0, A.dtype) / size

@@ -70,9 +70,7 @@ def _spectra(ax: Axes, result: TwinResult) -> None:
         ax.plot(index, np.median(spectra, 0), color=colour)
     noise = max(run.resolution for run in result.runs)
     ax.axhline(noise, color="0.4", linewidth=0.8, linestyle=":")
-    ax.annotate(
-        "not resolved below", (1, noise), (4, 2), textcoords="offset points", color="0.4", fontsize=7
-    )
+    ax.annotate("not resolved below", (1, noise), (4, 2), textcoords="offset points", color="0.4", fontsize=7)
     ax.set_xscale("log")
     ax.set_yscale("log")
     ax.set_xlabel("index $i$")

@@ -10,7 +10,8 @@ import pytest
 
 from implicit_ntk.cli import main
 
-SMALL = "--n-train 12 --n-test 8 --widths 16 24 --seeds 1 --horizon 1 --records 4".split()
+SMALL = ["--n-train", "12", "--n-test", "8", "--widths", "16", "24", "--seeds", "1"]
+SMALL += ["--horizon", "1", "--records", "4"]
 
 
 @pytest.fixture(autouse=True)

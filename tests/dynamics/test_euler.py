@@ -1,5 +1,6 @@
 """Euler's method against a loop of its own, a fine reference, and its own promises."""
 
+import dataclasses
 from collections.abc import Callable
 
 import diffrax
@@ -134,16 +135,22 @@ def test_an_output_of_zero_is_half_wrong(problem: Callable, euler: Callable) -> 
     assert_allclose(traj.loss, len(p.y) / 2)
 
 
-@pytest.mark.parametrize(("cell", "seed"), [("tanh", 1), ("tanh", 2), ("relu", 1), ("relu", 2)])
-def test_first_order(problem: Callable, euler: Callable, gradient: Callable, cell: str, seed: int) -> None:
-    """Errors against an adaptive Runge-Kutta of order 5 halve with the step."""
+@pytest.mark.parametrize(
+    ("cell", "seed", "rtol", "spread"),
+    # A relu's velocity jumps where a unit switches: no method has an order there but on average.
+    [("tanh", 1, 1e-9, 0.15), ("relu", 1, 1e-5, 0.5), ("relu", 2, 1e-5, 0.5)],
+)
+def test_first_order(
+    problem: Callable, euler: Callable, gradient: Callable, cell: str, seed: int, rtol: float, spread: float
+) -> None:
+    """Errors against an adaptive Runge-Kutta of order 5 fall like the step."""
     p = problem(seed=seed, **CELLS[cell])
     times = p.times(0.0, 1.0, 3.0, 8.0)
-    want = _reference(p, times, gradient, 1e-9 if cell == "tanh" else 1e-7)
-    sizes = np.array([0.2, 0.1, 0.05, 0.025])
+    want = _reference(p, times, gradient, rtol)
+    sizes = np.array([0.4, 0.2, 0.1, 0.05])
     errors = [np.linalg.norm(p.flow(times, euler(dt * p.unit)).u - want) for dt in sizes]
-    orders = np.log2(np.array(errors[:-1]) / errors[1:])
-    assert_allclose(orders, 1, atol=0.15 if cell == "tanh" else 0.5)
+    order = np.polyfit(np.log(sizes), np.log(errors), 1)[0]
+    assert abs(order - 1) < spread
     assert errors[-1] < 0.02 * np.linalg.norm(want[0] - p.y)
 
 
@@ -165,5 +172,124 @@ def _reference(p, times: jax.Array, gradient: Callable, rtol: float) -> np.ndarr
         stepsize_controller=diffrax.PIDController(rtol=rtol, atol=rtol),
         max_steps=10_000,
     )
-    nets = [eqx.combine(jax.tree.map(lambda a, k=k: a[k], solution.ys), frozen) for k in range(len(times))]
-    return np.stack([net(p.X) for net in nets])
+    at = [jax.tree.map(lambda a, k=k: a[k], solution.ys) for k in range(len(times))]
+    return np.stack([eqx.combine(params, frozen)(p.X) for params in at])
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_ramp(problem: Callable, euler: Callable, seed: int) -> None:
+    """As many steps, short ones first, make less than half the error."""
+    p = problem(seed=seed, **CELLS["tanh"])
+    times = p.times(0.0, 1.0, 3.0, 8.0)
+    exact = p.flow(times, euler(p.unit / 200)).u
+    ramped = p.flow(times, euler(p.unit, ramp=0.1))
+    even = p.flow(times, euler(8 * p.unit / int(ramped.steps)))
+    assert even.steps == ramped.steps
+
+    def worst(u: jax.Array) -> float:
+        return np.linalg.norm(u - exact, axis=1).max()
+
+    assert worst(ramped.u) < worst(even.u) / 2
+    assert ramped.metrics["integrator_error"].max() < even.metrics["integrator_error"].max() / 2
+
+
+def test_ramp_ends_at_dt(problem: Callable, euler: Callable) -> None:
+    """`dt_k = min(dt, ramp (t_k + 1/lambda_max))`, counted by hand."""
+    p = problem(seed=1, **CELLS["tanh"])
+    dt, ramp, times = 0.5 * p.unit, 0.3, p.times(0.0, 1.0, 3.0, 8.0)
+    ends = [0.0]
+    while ends[-1] < times[-1]:
+        ends.append(ends[-1] + min(dt, ramp * (ends[-1] + p.unit)))
+    taken = np.searchsorted(ends[1:], times, side="right")
+    assert p.flow(times, euler(dt, ramp=ramp)).metrics["steps"].tolist() == taken.tolist()
+
+
+def test_stability(problem: Callable, by_hand: Callable, euler: Callable) -> None:
+    """Refused from `2/lambda_max` on, where it does diverge; accepted just below."""
+    p = problem(seed=1, **CELLS["linear"])
+    times = p.times(*RECORDS)
+    stable = 2 * p.unit
+    message = rf"dt=.* is unstable: Euler needs dt < 2/lambda_max\(H\) = {stable:.4g}; pass dt={stable / 4:.2g}"
+    for dt in (1.001 * stable, 10 * stable):
+        with pytest.raises(ValueError, match=message) as caught:
+            p.flow(times, euler(dt))
+        assert "\n" not in str(caught.value)
+        with pytest.raises(ValueError, match=message):
+            p.flow(times, euler(dt, ramp=0.1))
+        with pytest.raises(ValueError, match="is unstable"):
+            p.flow(times, ink.Euler(dt))
+    below = p.flow(times, euler(0.999 * stable))
+    assert np.isfinite(below.loss).all()
+
+
+def test_unstable_indeed(problem: Callable, by_hand: Callable) -> None:
+    """From targets a hair away, where the kernel cannot change: 1% above the bound grows, 1% below falls."""
+    p = problem(seed=1, **CELLS["linear"])
+    fastest = np.linalg.eigh(np.asarray(ink.ntk(p.net, p.X)))[1][:, -1]
+    near = dataclasses.replace(p, y=p.net(p.X) - 1e-6 * fastest)
+    for factor in (1.01, 0.99):
+        nets = by_hand(near, 20 * [factor * 2 * p.unit])
+        first, last = (np.linalg.norm(net(p.X) - near.y) for net in (nets[0], nets[-1]))
+        assert_allclose(last / first, abs(1 - 2 * factor) ** 20, rtol=1e-3)
+
+
+@pytest.mark.parametrize("only", ["u", "loss", "net"])
+def test_stability_inside_jit(problem: Callable, euler: Callable, only: str) -> None:
+    """The refusal survives whatever is asked of the run."""
+    p = problem(seed=1)
+    times = p.times(0.0, 1.0)
+
+    @jax.jit
+    def run(net: ink.AbstractNetwork, dt: jax.Array) -> jax.Array:
+        traj = ink.gradient_flow(net, p.X, p.y, times, euler(dt))
+        return jax.tree.leaves(getattr(traj, only))[0]
+
+    assert np.isfinite(run(p.net, 1.9 * p.unit)).all()
+    with pytest.raises(RuntimeError, match="dt is unstable"):
+        jax.block_until_ready(run(p.net, 2.1 * p.unit))
+    with pytest.raises(RuntimeError, match="dt is unstable"):
+        jax.block_until_ready(run(p.net, -0.1 * p.unit))
+
+
+OPTIONS = {
+    "zero dt": ({"dt": 0.0}, "dt must be positive and finite"),
+    "negative dt": ({"dt": -0.1}, "dt must be positive and finite"),
+    "infinite dt": ({"dt": np.inf}, "dt must be positive and finite"),
+    "NaN dt": ({"dt": np.nan}, "dt must be positive and finite"),
+    "array of a negative dt": ({"dt": jnp.asarray(-0.1)}, "dt must be positive and finite"),
+    "array of a NaN": ({"dt": jnp.asarray(np.nan)}, "dt must be positive and finite"),
+    "zero ramp": ({"dt": 0.1, "ramp": 0.0}, r"ramp must lie in \(0, 1\].*None is constant"),
+    "large ramp": ({"dt": 0.1, "ramp": 1.5}, r"ramp must lie in \(0, 1\]"),
+    "NaN ramp": ({"dt": 0.1, "ramp": np.nan}, r"ramp must lie in \(0, 1\]"),
+    "negative share": ({"dt": 0.1, "solver_share": -0.1}, r"solver_share must lie in \[0, 0.5\]"),
+    "large share": ({"dt": 0.1, "solver_share": 0.6}, r"solver_share must lie in \[0, 0.5\].*0 is full"),
+    "NaN share": ({"dt": 0.1, "solver_share": np.nan}, r"solver_share must lie in \[0, 0.5\]"),
+}
+
+
+@pytest.mark.parametrize("case", OPTIONS)
+def test_options(case: str) -> None:
+    options, message = OPTIONS[case]
+    with pytest.raises(ValueError, match=message):
+        ink.Euler(**options)
+
+
+@pytest.mark.parametrize("options", [{"dt": 1}, {"dt": jnp.asarray(0.1)}, {"dt": 0.1, "ramp": 1}])
+def test_options_accepted(options: dict) -> None:
+    ink.Euler(**options)
+
+
+def test_a_hundred_thousand_float32_steps() -> None:
+    """The compensated sum ends where the steps do; the plain sum is lost long before."""
+    dt, count = jnp.float32(1e-3), 100_000
+
+    def step(_, sums):
+        time, rounding, plain = sums
+        return *_compensated_sum(time, rounding, dt), plain + dt
+
+    zero = jnp.float32(0)
+    time, _, plain = jax.jit(lambda: jax.lax.fori_loop(0, count, step, (zero, zero, zero)))()
+    exact = count * float(dt)
+    assert time.dtype == jnp.float32
+    assert abs(float(time) - exact) <= 2 * np.spacing(np.float32(exact))
+    assert abs(float(plain) - exact) > 1e3 * np.spacing(np.float32(exact))

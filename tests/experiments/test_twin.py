@@ -64,7 +64,10 @@ def test_twin_is_the_matrix_exponential_of_the_kernel(result):
 
 def test_deviation_is_relative_to_the_initial_residual(result):
     run = result.runs[-1]
-    by_hand = [np.sqrt(((u - v) ** 2).sum() / ((run.y - run.u[0]) ** 2).sum()) for u, v in zip(run.u, run.uhat)]
+    by_hand = [
+        np.sqrt(((u - v) ** 2).sum() / ((run.y - run.u[0]) ** 2).sum())
+        for u, v in zip(run.u, run.uhat, strict=True)
+    ]
     np.testing.assert_allclose(run.deviation, by_hand, rtol=1e-5)
 
 

@@ -61,7 +61,9 @@ def test_twin_is_dashed_beside_the_network(result):
 def test_every_panel_has_a_letter_and_the_legend_every_width(result):
     figure = twin_figure(result)
     letters = [ax.get_title(loc="left") for ax in figure.axes]
-    assert [f"mathbf{{{letter}}}" in title for letter, title in zip("abcdef", letters, strict=True)] == [True] * 6
+    assert [f"mathbf{{{letter}}}" in title for letter, title in zip("abcdef", letters, strict=True)] == [
+        True
+    ] * 6
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ["$m=20$", "$m=30$", "network", "linearised twin"]
 
