@@ -93,16 +93,9 @@ def _table(result: TwinResult) -> Table:
     config = result.config
     first, second = config.classes
     title = f"{config.dataset} {first}/{second}, n = {config.n_train}, t = {config.horizon:g}"
-    view = Table(title=title, caption=f"medians over {config.seeds} seeds; [least, most]")
-    for column in (
-        "m",
-        "sup |u - uhat| / |y - u0|",
-        "unseen",
-        "train loss/n",
-        "test error",
-        "lambda_min",
-        "lambda_max",
-    ):
+    caption = f"deviation: sup |u - uhat| / |y - u(0)|; medians over {config.seeds} seeds, [least, most]"
+    view = Table(title=title, caption=caption)
+    for column in ("m", "deviation", "unseen", "loss/n", "test err.", "lambda_min", "lambda_max"):
         view.add_column(column, justify="right")
     for row in table(result):
         label = "" if row.resolved else " (not resolved)"

@@ -63,9 +63,7 @@ class AbstractIntegrator(eqx.Module):
         """Dense output: the trained leaves at a time within the next step."""
 
     @abc.abstractmethod
-    def error_at(
-        self, problem: FlowProblem, state: PyTree, time: Float[Array, ""]
-    ) -> Float[Array, ""]:
+    def error_at(self, problem: FlowProblem, state: PyTree, time: Float[Array, ""]) -> Float[Array, ""]:
         """An estimate of `||u_numerical - u||`, the integrator's own error."""
 
 
@@ -147,9 +145,7 @@ class Euler(AbstractIntegrator):
         failed = state.status > Status.STALLED
         return jax.tree.map(lambda old, new: jnp.where(failed, old, new), state.leaves, line)
 
-    def error_at(
-        self, problem: FlowProblem, state: EulerState, time: Float[Array, ""]
-    ) -> Float[Array, ""]:
+    def error_at(self, problem: FlowProblem, state: EulerState, time: Float[Array, ""]) -> Float[Array, ""]:
         """The error of the same steps on the linearised dynamics, where both are known."""
         euler = state.amplification * (1 - (time - state.time) * problem.eigenvalues)
         exact = jnp.exp(-jnp.maximum(problem.eigenvalues, 0) * time)

@@ -11,13 +11,14 @@ from jaxtyping import Array, Float, PyTree
 
 from implicit_ntk._checks import AnyArray, check_batch, check_targets, check_times
 from implicit_ntk.dynamics._euler import AbstractIntegrator
-from implicit_ntk.dynamics._problem import FlowProblem
+from implicit_ntk.dynamics._problem import Data, FlowProblem
 from implicit_ntk.dynamics._record import Record, record
 from implicit_ntk.dynamics._trajectory import Trajectory
 from implicit_ntk.equilibrium import (
     ADJOINT,
     FORWARD,
     ConvergenceError,
+    Equilibrium,
     Method,
     Policy,
     Status,
@@ -166,29 +167,30 @@ def _posed(
     targets = None
     if X_test is not None and y_test is not None:
         targets = check_targets(y_test, X_test.shape[0], "y_test").astype(X.dtype)
+    train = Data.of(net, X, method)
+    test = None if X_test is None else Data.of(net, X_test, method)
 
     def run(policy: Policy) -> FlowProblem:
-        return _pose(net, X, y, X_test, targets, method, policy)
+        return _pose(net, train, y, test, targets, method, policy)
 
-    inputs = (net, X, y, X_test, y_test)
-    solves = checked(
-        run, lambda p: {FORWARD: p.start.equilibrium, ADJOINT: p.start.adjoint}, method.on_failure, inputs
-    )
-    return solves, method
+    def solves(problem: FlowProblem) -> dict[str, Equilibrium]:
+        return {FORWARD: problem.start.equilibrium, ADJOINT: problem.start.adjoint}
+
+    return checked(run, solves, method.on_failure, (net, train, y, test, targets)), method
 
 
 @eqx.filter_jit
 def _pose(
     net: AbstractNetwork,
-    X: Array,
+    train: Data,
     y: Array,
-    X_test: Array | None,
+    test: Data | None,
     y_test: Array | None,
     method: Method,
     policy: Policy,
 ) -> FlowProblem:
     with method.products():
-        return FlowProblem.pose(net, X, y, X_test, y_test, method, policy)
+        return FlowProblem.pose(net, train, y, test, y_test, method, policy)
 
 
 def reported(traj: Trajectory, method: Method) -> Trajectory:

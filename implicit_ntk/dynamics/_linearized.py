@@ -30,9 +30,7 @@ class LinearizedFlow(eqx.Module):
         """`uhat(t)`: (n,) for a scalar time, (T, n) for a vector; `t = inf` as in `limit`."""
         return self._over_times(t, self._train_at)
 
-    def at(
-        self, t: Times, k0: Float[AnyArray, "q n"], f0: Float[AnyArray, " q"]
-    ) -> Float[Array, "..."]:
+    def at(self, t: Times, k0: Float[AnyArray, "q n"], f0: Float[AnyArray, " q"]) -> Float[Array, "..."]:
         """The twin on unseen data: `f0 + k0 Q diag((1 - e^{-lam t})/lam) Q^T (y - u0)`.
 
         **Arguments:** `k0` (q, n), the cross kernel `ntk(net, X_test, X)` at initialisation; `f0` (q,),

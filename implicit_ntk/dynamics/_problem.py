@@ -1,6 +1,7 @@
 """A training problem: network, data and method, with the kernel at initialisation."""
 
 import dataclasses
+import operator
 
 import equinox as eqx
 import jax
@@ -34,9 +35,10 @@ class Data(eqx.Module):
 
     @classmethod
     def of(cls, net: AbstractNetwork, X: Float[Array, "n d"], method: Method) -> "Data":
-        """The inputs as this network sees them."""
-        phi = net.inject(X) if net.injection_is_fixed else None
-        return cls(X, net.baseline(X, method), phi)
+        """The inputs as this network sees them; raises as `net(X)` where a baseline is solved for."""
+        with method.products():
+            phi = net.inject(X) if net.injection_is_fixed else None
+            return cls(X, net.baseline(X, method), phi)
 
     def injected(self, net: AbstractNetwork) -> PyTree[Array]:
         """The injection, which is computed anew only where training changes it."""
@@ -76,19 +78,18 @@ class FlowProblem(eqx.Module):
     def pose(
         cls,
         net: AbstractNetwork,
-        X: Float[Array, "n d"],
+        train: Data,
         y: Float[Array, " n"],
-        X_test: Float[Array, "q d"] | None,
+        test: Data | None,
         y_test: Float[Array, " q"] | None,
         method: Method,
         policy: Policy,
     ) -> "FlowProblem":
         """Solve at initialisation, form `H(0)` and decompose it: n^3 flops, once a run."""
-        J = build(net, X, method, policy, default_kind(net))
+        J = build(net, train.X, method, policy, default_kind(net))
         lam, Q = jnp.linalg.eigh(sum(J.kernel_blocks(J).values()))
         start = States(J.linearization.equilibrium, J.linearization.adjoint)
-        test = None if X_test is None else Data.of(net, X_test, method)
-        return cls(net, Data.of(net, X, method), y, test, y_test, method, start, lam, Q)
+        return cls(net, train, y, test, y_test, method, start, lam, Q)
 
     @property
     def initial_leaves(self) -> Leaves:
@@ -140,8 +141,9 @@ class FlowProblem(eqx.Module):
 def _still_unsolved(at: Linearization) -> Float[Array, " n"]:
     """`p_i . (cell(z_i) - z_i)`: what solving on would add to the outputs, to first order."""
     z, p = at.equilibrium.z, at.adjoint.z
-    gap = jax.tree.map(lambda p, new, old: p * (new - old), p, at.net.cell(z, at.phi), z)
-    return sum(jnp.sum(leaf.reshape(leaf.shape[0], -1), axis=1) for leaf in jax.tree.leaves(gap))
+    terms = jax.tree.map(lambda p, new, old: p * (new - old), p, at.net.cell(z, at.phi), z)
+    sums = jax.tree.map(lambda term: jnp.sum(term.reshape(term.shape[0], -1), axis=1), terms)
+    return jax.tree.reduce(operator.add, sums)
 
 
 def _loosened(method: Method, slack_z: Float[Array, ""], slack_p: Float[Array, ""]) -> Method:

@@ -31,7 +31,8 @@ def fixed_point(
     - `f`: any callable, closures and Equinox modules included: arrays that it captures are
       differentiated like `args`. It must return the structure, shapes and dtypes of `z0`.
     - `z0`: the guess, a pytree of floating-point arrays. No derivative flows through it.
-    - `args`: any pytree.
+    - `args`: any pytree. What in it is no array, such as a Python number, is a constant that the solve
+      is compiled for: pass arrays for what changes.
     - `batch_ndim`: that many leading axes, shared by all leaves, index independent problems; each is
       stopped, frozen and reported on its own.
     - `method`: a `Method`; None for Picard with the implicit rule.

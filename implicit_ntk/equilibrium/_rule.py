@@ -20,6 +20,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PyTree
 
 LinearMap = Callable[[PyTree[Array]], PyTree[Array]]
@@ -75,21 +76,41 @@ def reverse_only(f: ParametricMap, z: PyTree[Array], args: Any, solve: LinearSol
     return attach(z, arrays)
 
 
-def linear_equation(
-    apply: LinearMap, rhs: PyTree[Array], solve: LinearSolve, has_aux: bool = False
-) -> Any:
+def linear_equation(apply: LinearMap, rhs: PyTree[Array], solve: LinearSolve, has_aux: bool = False) -> Any:
     """The `x` of `x = apply(x) + rhs`, differentiable in `rhs` and in all that `apply` closes over.
 
     With `has_aux`, `solve` returns `(x, aux)` and so does this; `aux` carries no derivative.
     """
     transpose = jax.linear_transpose(apply, rhs)
-    return lax.custom_linear_solve(
-        lambda x: jax.tree.map(jnp.subtract, x, apply(x)),
-        rhs,
-        solve=lambda _, b: solve(apply, b),
-        transpose_solve=lambda _, b: solve(lambda p: transpose(p)[0], b),
+    # JAX transposes no solve that has a constant, such as zero, among the leaves of its right-hand side.
+    to_leaf, to_tree = _as_one_leaf(rhs)
+
+    def matvec(x: Array) -> Array:
+        return to_leaf(jax.tree.map(jnp.subtract, to_tree(x), apply(to_tree(x))))
+
+    def solver(apply: LinearMap) -> Callable:
+        def run(_: Callable, b: Array) -> Any:
+            found = solve(apply, to_tree(b))
+            return (to_leaf(found[0]), found[1]) if has_aux else to_leaf(found)
+
+        return run
+
+    found = lax.custom_linear_solve(
+        matvec,
+        to_leaf(rhs),
+        solve=solver(apply),
+        transpose_solve=solver(lambda p: transpose(p)[0]),
         has_aux=has_aux,
     )
+    return (to_tree(found[0]), found[1]) if has_aux else to_tree(found)
+
+
+def _as_one_leaf(tree: PyTree[Array]) -> tuple[Callable, Callable]:
+    """From trees of this form to one array, and back; a single leaf keeps its shape."""
+    leaves, form = jax.tree.flatten(tree)
+    if len(leaves) == 1:
+        return lambda tree: jax.tree.leaves(tree)[0], lambda leaf: jax.tree.unflatten(form, [leaf])
+    return lambda tree: ravel_pytree(tree)[0], ravel_pytree(tree)[1]
 
 
 def _open(f: ParametricMap, args: Any, solve: LinearSolve) -> tuple[Any, Callable, Callable]:

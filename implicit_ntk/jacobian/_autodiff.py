@@ -38,9 +38,7 @@ class AutodiffJacobian(AbstractJacobian):
                 lambda i: _inner(row, other._gradient(i)), jnp.arange(other.shape[0]), batch_size=tile
             )
 
-        return lax.map(
-            lambda i: against_other(self._gradient(i)), jnp.arange(self.shape[0]), batch_size=tile
-        )
+        return lax.map(lambda i: against_other(self._gradient(i)), jnp.arange(self.shape[0]), batch_size=tile)
 
     def _tile(self) -> int:
         """As many gradients as a sixteenth of the memory limit holds, on each side."""

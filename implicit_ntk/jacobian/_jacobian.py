@@ -53,7 +53,7 @@ def check_request(
     implicit_adjoint(method)
     check_choice(kind, ("auto", *KINDS, DENSE), "kind")
     if kind == "outer" and default_kind(net) != "outer":
-        raise ValueError(f"kind='outer' needs gradient factors, which this network has not; use 'autodiff'")
+        raise ValueError("kind='outer' needs gradient factors, which this network has not; use 'autodiff'")
     if not net.trained:
         raise ValueError("net trains nothing; name its trained leaves, e.g. trained=('A',)")
     X = check_batch(X, net.in_size, jax.tree.leaves(net), name)
@@ -69,9 +69,7 @@ def solves_of(J: AbstractJacobian) -> dict[str, Equilibrium]:
     return {FORWARD: J.linearization.equilibrium, ADJOINT: J.linearization.adjoint}
 
 
-def build(
-    net: AbstractNetwork, X: Array, method: Method, policy: Policy, kind: str
-) -> AbstractJacobian:
+def build(net: AbstractNetwork, X: Array, method: Method, policy: Policy, kind: str) -> AbstractJacobian:
     """`jacobian` without its door: traceable, in the precision context of the caller."""
     at = linearize(net, X, method, policy)
     return DenseJacobian(at, policy) if kind == DENSE else KINDS[kind](at)
@@ -88,8 +86,6 @@ def from_linearization(at: Linearization) -> AbstractJacobian:
 
 
 @eqx.filter_jit
-def _jacobian(
-    net: AbstractNetwork, X: Array, method: Method, policy: Policy, kind: str
-) -> AbstractJacobian:
+def _jacobian(net: AbstractNetwork, X: Array, method: Method, policy: Policy, kind: str) -> AbstractJacobian:
     with method.products():
         return build(net, X, method, policy, kind)

@@ -67,6 +67,7 @@ def adjoint_states(
     """The adjoint states (as `.z`) of the outputs: rows `p_i = b/sqrt(m) + gamma A D_i p_i` for GG22."""
     outputs, pull_outputs = jax.vjp(lambda z: net.readout(z, phi), z)
     (rhs,) = pull_outputs(jnp.ones_like(outputs))
+
     def solve(apply, b):
         eq = guard_adjoint(implicit_adjoint(method).linear_solver.solve(apply, b, 1, p0), policy)
         return eq.z, (eq.residual, eq.error, eq.steps, eq.status)

@@ -187,6 +187,8 @@ def _check_fields(
     activations.check_activation(activation, "activation")
     for name in trained:
         check_choice(name, TRAINABLE, "trained")
+    if len(set(trained)) < len(trained):
+        raise ValueError(f"trained must name each leaf once, got {trained}")
 
 
 def _draw(key: Key[Array, ""], d: int, m: int, a_init: Initialiser, dtype: DTypeLike) -> tuple:

@@ -27,13 +27,13 @@ class Problem:
 
     @property
     def unit(self) -> float:
-        return 1 / float(self.eigenvalues[-1])
+        return 1 / float(np.asarray(self.eigenvalues)[-1])
 
-    def times(self, *units: float) -> jax.Array:
+    def times(self, *units: float) -> np.ndarray:
         """Times given in units of `1/lambda_max`."""
-        return jnp.asarray(np.array(units) * self.unit)
+        return np.array(units) * self.unit
 
-    def flow(self, times: jax.Array, integrator: ink.Euler, **options) -> ink.Trajectory:
+    def flow(self, times: np.ndarray, integrator: ink.Euler, **options) -> ink.Trajectory:
         """`gradient_flow` of this problem, the unseen data watched."""
         return ink.gradient_flow(
             self.net, self.X, self.y, times, integrator, self.X_test, self.y_test, **options

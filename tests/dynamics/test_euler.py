@@ -138,7 +138,7 @@ def test_an_output_of_zero_is_half_wrong(problem: Callable, euler: Callable) -> 
 @pytest.mark.parametrize(
     ("cell", "seed", "rtol", "spread"),
     # A relu's velocity jumps where a unit switches: no method has an order there but on average.
-    [("tanh", 1, 1e-9, 0.15), ("relu", 1, 1e-5, 0.5), ("relu", 2, 1e-5, 0.5)],
+    [("tanh", 1, 1e-9, 0.15), ("relu", 1, 1e-5, 0.4), ("relu", 2, 1e-5, 0.4)],
 )
 def test_first_order(
     problem: Callable, euler: Callable, gradient: Callable, cell: str, seed: int, rtol: float, spread: float
@@ -147,14 +147,14 @@ def test_first_order(
     p = problem(seed=seed, **CELLS[cell])
     times = p.times(0.0, 1.0, 3.0, 8.0)
     want = _reference(p, times, gradient, rtol)
-    sizes = np.array([0.4, 0.2, 0.1, 0.05])
+    sizes = np.array([0.2, 0.1, 0.05])
     errors = [np.linalg.norm(p.flow(times, euler(dt * p.unit)).u - want) for dt in sizes]
     order = np.polyfit(np.log(sizes), np.log(errors), 1)[0]
     assert abs(order - 1) < spread
     assert errors[-1] < 0.02 * np.linalg.norm(want[0] - p.y)
 
 
-def _reference(p, times: jax.Array, gradient: Callable, rtol: float) -> np.ndarray:
+def _reference(p, times: np.ndarray, gradient: Callable, rtol: float) -> np.ndarray:
     """`u` at the times, by diffrax."""
     params, frozen = eqx.partition(p.net, ink.trainable(p.net))
 
@@ -168,7 +168,7 @@ def _reference(p, times: jax.Array, gradient: Callable, rtol: float) -> np.ndarr
         times[-1],
         0.01 * p.unit,
         params,
-        saveat=diffrax.SaveAt(ts=times),
+        saveat=diffrax.SaveAt(ts=jnp.asarray(times)),
         stepsize_controller=diffrax.PIDController(rtol=rtol, atol=rtol),
         max_steps=10_000,
     )
@@ -235,20 +235,19 @@ def test_unstable_indeed(problem: Callable, by_hand: Callable) -> None:
 
 @pytest.mark.parametrize("only", ["u", "loss", "net"])
 def test_stability_inside_jit(problem: Callable, euler: Callable, only: str) -> None:
-    """The refusal survives whatever is asked of the run."""
+    """The refusal survives whatever little is asked of the run."""
     p = problem(seed=1)
     times = p.times(0.0, 1.0)
 
-    @jax.jit
+    @eqx.filter_jit
     def run(net: ink.AbstractNetwork, dt: jax.Array) -> jax.Array:
-        traj = ink.gradient_flow(net, p.X, p.y, times, euler(dt))
+        traj = ink.gradient_flow(net, p.X, p.y, times, ink.Euler(dt, solver_share=0.0))
         return jax.tree.leaves(getattr(traj, only))[0]
 
-    assert np.isfinite(run(p.net, 1.9 * p.unit)).all()
-    with pytest.raises(RuntimeError, match="dt is unstable"):
-        jax.block_until_ready(run(p.net, 2.1 * p.unit))
-    with pytest.raises(RuntimeError, match="dt is unstable"):
-        jax.block_until_ready(run(p.net, -0.1 * p.unit))
+    assert np.isfinite(run(p.net, jnp.asarray(1.9 * p.unit))).all()
+    for dt in (2.1, -0.1):
+        with pytest.raises(RuntimeError, match="dt is unstable"):
+            run(p.net, jnp.asarray(dt * p.unit))
 
 
 OPTIONS = {
@@ -262,7 +261,7 @@ OPTIONS = {
     "large ramp": ({"dt": 0.1, "ramp": 1.5}, r"ramp must lie in \(0, 1\]"),
     "NaN ramp": ({"dt": 0.1, "ramp": np.nan}, r"ramp must lie in \(0, 1\]"),
     "negative share": ({"dt": 0.1, "solver_share": -0.1}, r"solver_share must lie in \[0, 0.5\]"),
-    "large share": ({"dt": 0.1, "solver_share": 0.6}, r"solver_share must lie in \[0, 0.5\].*0 is full"),
+    "large share": ({"dt": 0.1, "solver_share": 0.6}, r"solver_share must lie in \[0, 0.5\], got 0.6"),
     "NaN share": ({"dt": 0.1, "solver_share": np.nan}, r"solver_share must lie in \[0, 0.5\]"),
 }
 

@@ -142,10 +142,13 @@ def test_eager_derivatives_raise():
     """No `jit` of the user's own; the inputs are traced, or only what the function captured is."""
     with pytest.raises(RUNTIME, match=FORWARD):
         jax.grad(lambda phi: fixed_point(linear, 0 * PHI, (ONE_BAD, phi), 1, short()).z.sum())(PHI)
-    with pytest.raises(RUNTIME, match=FORWARD):
-        jax.grad(
-            lambda phi: fixed_point(lambda z, _: linear(z, (ONE_BAD, phi)), 0 * PHI, None, 1, short()).z.sum()
-        )(PHI)
+    for guess, message in ((0 * PHI, FORWARD), (solution(linear, ONE_BAD), ADJOINT)):
+        with pytest.raises(RUNTIME, match=message):
+            jax.grad(
+                lambda phi: fixed_point(
+                    lambda z, _: linear(z, (ONE_BAD, phi)), guess, None, 1, short()
+                ).z.sum()
+            )(PHI)
 
 
 def test_a_failing_sample_under_vmap_raises():
@@ -192,7 +195,7 @@ def test_nan_and_report_in_the_state(jit, tol_solve):
     """`nan` spoils the state that failed; `report` hands it out, with its status, residual and steps."""
     found = {}
     for on_failure in ("nan", "report"):
-        solve = lambda phi: fixed_point(relu, 0 * PHI, (ONE_BAD, phi), 1, short(on_failure=on_failure))  # noqa: B023, E731
+        solve = lambda phi: fixed_point(relu, 0 * PHI, (ONE_BAD, phi), 1, short(on_failure=on_failure))  # noqa: E731
         found[on_failure] = (jax.jit(solve) if jit else solve)(PHI)
         np.testing.assert_array_equal(found[on_failure].status, [0, Status.MAX_STEPS, 0])
         np.testing.assert_allclose(found[on_failure].z[::2], solution(relu, ONE_BAD)[::2], **tol_solve)

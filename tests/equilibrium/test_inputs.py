@@ -51,17 +51,18 @@ def test_a_module_is_differentiated(arguments, tol):
 
 
 @pytest.mark.parametrize("adjoint", ADJOINTS)
-def test_integer_and_key_arguments(adjoint, key, arguments, tol):
+def test_integers_keys_and_strings_as_arguments(adjoint, key, arguments, tol):
     """They have no derivatives and do not disturb those of others."""
     A, phi = arguments()
     noise = 0.1 * jax.random.normal(key, (3, 5))
 
     def loss(A, rows, key):
         def f(z, args):
-            A, rows, key = args
-            return jnp.tanh(z @ A + phi[rows] + 0.1 * jax.random.normal(key, (3, 5)))
+            A, rows, key, name = args
+            return getattr(jnp, name)(z @ A + phi[rows] + 0.1 * jax.random.normal(key, (3, 5)))
 
-        return jnp.sum(fixed_point(f, jnp.zeros((3, 5)), (A, rows, key), 1, Method(adjoint=adjoint)).z)
+        args = (A, rows, key, "tanh")
+        return jnp.sum(fixed_point(f, jnp.zeros((3, 5)), args, 1, Method(adjoint=adjoint)).z)
 
     found = jax.jit(jax.grad(loss))(A, jnp.array([2, 0, 1]), key)
     args = (A, phi[jnp.array([2, 0, 1])] + noise)
@@ -103,7 +104,7 @@ def test_half_precision_gradient(half, arguments):
     gradient = jax.jit(jax.grad(lambda A, phi: jnp.sum(fixed_point(tanh, 0 * phi, (A, phi), 1).z)))
     found, exact = gradient(A.astype(half), phi.astype(half)), gradient(A, phi)
     assert found.dtype == half
-    np.testing.assert_allclose(found.astype(jnp.float32), exact, rtol=0.2, atol=0.1)
+    np.testing.assert_allclose(found.astype(jnp.float32), exact, rtol=0.2, atol=0.2)
 
 
 @pytest.mark.usefixtures("x64")
@@ -222,6 +223,25 @@ def test_unhashable_and_local_functions_of_all_kinds(arguments, tol):
     # The user's own derivative rule survives the closure conversion.
     by_rule = jax.grad(lambda phi: fixed_point(Cell(0 * A, 1.0, activation), 0 * phi, phi, 1).z.sum())(phi)
     np.testing.assert_allclose(by_rule, 3 * np.ones((3, 5)), **tol)
+
+
+def test_an_equilibrium_inside_an_equilibrium(arguments, tol_solve):
+    """The cell of one solve holds another; the gradient goes through both."""
+    A, phi = arguments(norm=0.4)
+
+    def nested(A):
+        def f(z, A):
+            return jnp.tanh(fixed_point(lambda y, _: jnp.tanh(y @ A + z), 0 * phi, None, 1).z @ A + phi)
+
+        return jnp.sum(fixed_point(f, 0 * phi, A, 1).z)
+
+    def loops(A):
+        def inner(y, z):
+            return jax.lax.fori_loop(0, 40, lambda _, y: jnp.tanh(y @ A + z), y)
+
+        return jnp.sum(jax.lax.fori_loop(0, 40, lambda _, z: jnp.tanh(inner(0 * z, z) @ A + phi), 0 * phi))
+
+    np.testing.assert_allclose(jax.jit(jax.grad(nested))(A), jax.jit(jax.grad(loops))(A), **tol_solve)
 
 
 @pytest.mark.slow

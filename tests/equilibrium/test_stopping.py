@@ -84,12 +84,20 @@ def test_max_steps(cells, arguments):
     assert not eq.succeeded.any()
 
 
-def test_no_tolerance_below_rounding(dtype, cells, arguments):
-    """`rtol = 0` asks for 4 eps, and is answered."""
-    A, phi = arguments()
-    eq = fixed_point(cells["tanh"], jnp.zeros_like(phi), (A, phi), 1, Method(Picard(rtol=0.0)))
-    assert eq.succeeded.all()
-    assert (eq.residual <= 8 * np.finfo(dtype).eps * norm(eq.z)).all()
+def test_no_tolerance_below_rounding(dtype):
+    """`rtol = 0` asks for 4 eps. For `z = z/2 + 1` all is exact, and the k-th residual is `2^(1 - k)`."""
+    args = jnp.array([0.5]), jnp.ones((1, 1))
+    eq = fixed_point(elementwise, jnp.zeros((1, 1)), args, 1, Method(Picard(rtol=0.0)))
+    np.testing.assert_array_equal(eq.status, [Status.CONVERGED])
+    np.testing.assert_array_equal(eq.residual, [2 * np.finfo(dtype).eps * 2])
+    np.testing.assert_array_equal(eq.steps, [1 - np.log2(4 * np.finfo(dtype).eps)])
+
+
+def test_the_scale_is_that_of_the_image():
+    """`||f(z)||`, not `||z||`: a residual of 0.1 is not within 0.105 of 0.9, though it is of 1."""
+    args = jnp.zeros(1), jnp.full((1, 1), 0.9)
+    eq = fixed_point(elementwise, jnp.ones((1, 1)), args, 1, Method(Picard(rtol=0.105)))
+    np.testing.assert_array_equal(eq.steps, [2])
 
 
 def test_stalled_at_rounding_is_a_success(dtype):

@@ -210,8 +210,8 @@ class TestFailure:
 
 
 DOOR = [
-    (dict(kind="fast"), ValueError, r"kind must be one of \('auto', 'outer', 'autodiff', 'dense'\), got 'fast'"),
-    (dict(method=ink.Method(adjoint=ink.Unrolled())), ValueError, r"method.adjoint=Unrolled\(\) gives no adj"),
+    (dict(kind="fast"), ValueError, r"kind must be one of \('auto', .*'dense'\), got 'fast'"),
+    (dict(method=ink.Method(adjoint=ink.Unrolled())), ValueError, r"method.adjoint=Unrolled\(\) gives no"),
     (dict(method=ink.Method(adjoint=ink.JacobianFree())), ValueError, "method.adjoint=JacobianFree"),
     (dict(net=network(jax.random.key(0), trained=())), ValueError, "net trains nothing; name its trained"),
     (dict(X=np.ones((2, 4))), ValueError, "X has 4 features but the network takes in_size=3"),
@@ -262,6 +262,8 @@ class TestArguments:
                 J.mv(wrong)
 
     def test_other(self, J: Any, key: jax.Array, unchecked: None) -> None:
+        A, W, b, gamma = jax.tree.leaves(J.net)
+
         def of(net: ink.AbstractNetwork) -> Any:
             return eqx.tree_at(lambda J: J.linearization.net, J, net)
 
@@ -269,7 +271,7 @@ class TestArguments:
             "kind": ink.jacobian(network(key), inputs(key), kind="autodiff"),
             "leaves": of(network(key, trained=("A",))),
             "order": of(network(key, trained=ALL[::-1])),
-            "width": of(ink.ReluImplicit(*(leaf[..., :-1] for leaf in (J.net.A[1:], J.net.W, J.net.b)), J.net.gamma, trained=ALL)),
+            "width": of(ink.ReluImplicit(A[1:, 1:], W[:, 1:], b[1:], gamma, trained=ALL)),
             "dtype": of(jax.tree.map(lambda leaf: leaf.astype(jnp.float16), J.net)),
             "no Jacobian": inputs(key),
         }

@@ -91,8 +91,11 @@ def rows_off_the_kinks(key: jax.Array, net: ink.ReluImplicit, n: int) -> np.ndar
 
 
 def movement(net: ink.ReluImplicit, X: np.ndarray) -> float:
-    """A bound on what the stencil moves any pre-activation by: a parameter's own factor is an entry of
-    `gamma Z` or of `X`, and the equilibrium answers with at most `1 / (1 - contraction)`."""
+    """A bound on what the stencil moves any pre-activation by.
+
+    A parameter's own factor there is an entry of `gamma Z` or of `X`; the equilibrium answers with at
+    most `1 / (1 - contraction)` times that.
+    """
     z = np.abs(numpy_of(net.activation)(preactivations(net, X)[0])).max()
     return 2 * STEP * max(float(net.gamma) * z, np.abs(X).max()) / (1 - float(net.contraction()))
 

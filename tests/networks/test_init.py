@@ -48,9 +48,7 @@ def test_diagonal(key: jax.Array, dtype: np.dtype) -> None:
 
 @pytest.mark.parametrize("draw", [ink.init.normal, ink.init.half_normal, ink.init.diagonal])
 def test_same_key_same_draw(draw: Callable, key: jax.Array) -> None:
-    first, again, other = (
-        draw(k, (9, 9), jnp.float32) for k in (key, key, jax.random.fold_in(key, 1))
-    )
+    first, again, other = (draw(k, (9, 9), jnp.float32) for k in (key, key, jax.random.fold_in(key, 1)))
     assert_array_equal(first, again)
     assert (np.diagonal(first) != np.diagonal(other)).all()
 
@@ -58,8 +56,7 @@ def test_same_key_same_draw(draw: Callable, key: jax.Array) -> None:
 def test_norms(key: jax.Array) -> None:
     """`||A|| ~ 2 sqrt(m)` for Gaussian entries, `m sqrt(2/pi)` for half-normal ones."""
     gaussian, half = (
-        np.linalg.norm(draw(key, (M, M), jnp.float32), 2)
-        for draw in (ink.init.normal, ink.init.half_normal)
+        np.linalg.norm(draw(key, (M, M), jnp.float32), 2) for draw in (ink.init.normal, ink.init.half_normal)
     )
     assert_allclose(gaussian, 2 * np.sqrt(M), rtol=0.03)
     assert_allclose(half, M * HALF_MEAN, rtol=0.01)

@@ -31,9 +31,7 @@ def test_exact_for_small_matrices(
         pytest.param((1200, 1200), marks=pytest.mark.slow),
     ],
 )
-def test_lanczos_from_below(
-    shape: tuple[int, int], rng: np.random.Generator, dtype: np.dtype
-) -> None:
+def test_lanczos_from_below(shape: tuple[int, int], rng: np.random.Generator, dtype: np.dtype) -> None:
     A = jnp.asarray(rng.normal(size=shape), dtype)
     ratio = float(operator_norm(A)) / np.linalg.norm(np.asarray(A, float), 2)
     assert 1 - 1e-3 < ratio < 1 + 10 * jnp.finfo(dtype).eps
@@ -59,9 +57,7 @@ def test_exhausted_krylov_space(name: str, dtype: np.dtype) -> None:
     assert_allclose(found, np.linalg.norm(A, 2), rtol=1e-4, atol=0)
 
 
-def test_derivative_is_that_of_the_largest_singular_value(
-    rng: np.random.Generator, x64: None
-) -> None:
+def test_derivative_is_that_of_the_largest_singular_value(rng: np.random.Generator, x64: None) -> None:
     A = rng.normal(size=(12, 12))
     left, _, right = np.linalg.svd(A)
     assert_allclose(jax.grad(operator_norm)(A), np.outer(left[:, 0], right[0]), atol=1e-12)

@@ -56,9 +56,7 @@ def test_check_tangent(centred: bool, key: jax.Array) -> None:
         "another dtype": eqx.tree_at(lambda t: t.core.A, good, good.core.A.astype(jnp.bfloat16)),
         "integers": eqx.tree_at(lambda t: t.core.b, good, jnp.ones(12, int)),
         "a missing leaf": eqx.tree_at(lambda t: t.core.A, good, None),
-        "other trained leaves": eqx.filter(
-            other := network(key, centred, ("A",)), ink.trainable(other)
-        ),
+        "other trained leaves": eqx.filter(other := network(key, centred, ("A",)), ink.trainable(other)),
         "the other kind": eqx.filter(other := network(key, not centred), ink.trainable(other)),
     }
     for what, tangent in wrong.items():
@@ -84,9 +82,7 @@ class TestCentred:
         twice = with_leaves(ink.Centred(ink.Centred(first)), trained_leaves(other))
         assert_allclose(twice(X), moved(X), **tol)
 
-    def test_frozen_copy_has_no_derivative(
-        self, key: jax.Array, rng: np.random.Generator, x64: None
-    ) -> None:
+    def test_frozen_copy_has_no_derivative(self, key: jax.Array, rng: np.random.Generator, x64: None) -> None:
         net, X = network(key), jnp.asarray(rng.normal(size=(4, 3)))
         of_centred = jax.grad(lambda net: net(X).sum())(ink.Centred(net))
         jax.tree.map(lambda leaf: assert_array_equal(leaf, 0), of_centred.initial)

@@ -118,9 +118,7 @@ def test_bounds(gamma0: float, key: jax.Array, X: np.ndarray, x64: None) -> None
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh", "identity"])
-def test_paired_network_vanishes(
-    activation: str, key: jax.Array, X: np.ndarray, dtype: np.dtype
-) -> None:
+def test_paired_network_vanishes(activation: str, key: jax.Array, X: np.ndarray, dtype: np.dtype) -> None:
     net = draw(key, paired=True, activation=activation, trained=("A", "W", "b"))
     J = ink.jacobian(net, X)
     eq = J.linearization.equilibrium
@@ -155,6 +153,7 @@ BAD = [
     (dict(activation="gelu"), ValueError, "activation must be one of .* got 'gelu'"),
     (dict(injection_activation="gelu"), ValueError, "injection_activation must be one of"),
     (dict(trained=("A", "c")), ValueError, r"trained must be one of \('A', 'W', 'b'\), got 'c'"),
+    (dict(trained=("A", "A")), ValueError, r"trained must name each leaf once, got \('A', 'A'\)"),
     (dict(dtype=int), TypeError, "dtype must be floating point, got int64; pass float32"),
     (dict(dtype=complex), TypeError, "dtype must be floating point, got complex128"),
     (dict(dtype="float64"), ValueError, "dtype is float64 but JAX is set to 32 bits; call jax.config"),
