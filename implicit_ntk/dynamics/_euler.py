@@ -77,8 +77,9 @@ class Euler(AbstractIntegrator):
       `min(dt, ramp (t + 1/lambda_max))`: short while the fast modes last, then longer, so that every mode
       of the linearised dynamics is followed to about `ramp / 2` of its amplitude.
     - `solver_share`: the share of the states' motion over a step that the solves may leave unsolved,
-      which costs about `2 solver_share` of Euler's own error; zero solves every step to the method's
-      tolerance.
+      which changes `u` by less than a tenth of Euler's own error while the bulk of the loss is learnt
+      (in its last percent a smooth cell was seen to change by 0.3 of it, and relu runs part by as much
+      when their weights differ by 1e-6); zero solves every step to the method's tolerance.
 
     **Raises:** `ValueError` for values out of range.
     """

@@ -26,9 +26,7 @@ class Problem(eqx.Module):
 
     def iteration(self, solver: AbstractSolver) -> Iteration:
         """The problem at its arguments, ready to be iterated."""
-        return Iteration(
-            lambda z: self.f(z, self.args), solver, solver.tolerance, self.batch_ndim
-        )
+        return Iteration(lambda z: self.f(z, self.args), solver, solver.tolerance, self.batch_ndim)
 
 
 class AbstractAdjoint(eqx.Module):
@@ -45,9 +43,7 @@ class AbstractImplicitAdjoint(AbstractAdjoint):
     linear_solver: eqx.AbstractVar[AbstractLinearSolver]
 
     @abc.abstractmethod
-    def attach(
-        self, f: ParametricMap, z: PyTree[Array], args: Any, solve: LinearSolve
-    ) -> PyTree[Array]:
+    def attach(self, f: ParametricMap, z: PyTree[Array], args: Any, solve: LinearSolve) -> PyTree[Array]:
         """The value `z` with derivatives in `args`."""
 
     def __check_init__(self) -> None:
@@ -68,9 +64,7 @@ class ImplicitAdjoint(AbstractImplicitAdjoint):
 
     linear_solver: AbstractLinearSolver = Neumann()
 
-    def attach(
-        self, f: ParametricMap, z: PyTree[Array], args: Any, solve: LinearSolve
-    ) -> PyTree[Array]:
+    def attach(self, f: ParametricMap, z: PyTree[Array], args: Any, solve: LinearSolve) -> PyTree[Array]:
         """By a `custom_jvp` whose tangent equation JAX can transpose."""
         return both_modes(f, z, args, solve)
 
@@ -84,9 +78,7 @@ class ReverseAdjoint(AbstractImplicitAdjoint):
 
     linear_solver: AbstractLinearSolver = Neumann()
 
-    def attach(
-        self, f: ParametricMap, z: PyTree[Array], args: Any, solve: LinearSolve
-    ) -> PyTree[Array]:
+    def attach(self, f: ParametricMap, z: PyTree[Array], args: Any, solve: LinearSolve) -> PyTree[Array]:
         """By a `custom_vjp`."""
         return reverse_only(f, z, args, solve)
 
@@ -137,9 +129,7 @@ class GuardedSolve(eqx.Module):
         return guard_adjoint(self.linear_solver.solve(apply, rhs, self.batch_ndim), self.policy).z
 
 
-def _solve_without_derivatives(
-    problem: Problem, solver: AbstractSolver, z0: PyTree[Array]
-) -> Equilibrium:
+def _solve_without_derivatives(problem: Problem, solver: AbstractSolver, z0: PyTree[Array]) -> Equilibrium:
     arrays, static = eqx.partition((problem, solver, z0), eqx.is_array)
     problem, solver, z0 = eqx.combine(lax.stop_gradient(arrays), static)
     eq = iterate(problem.iteration(solver), z0)

@@ -101,8 +101,7 @@ def _check_form(f: Callable, z0: PyTree[Array], args: Any) -> None:
     found = eqx.filter_eval_shape(f, z0, args)
     if jax.tree.structure(given) != jax.tree.structure(found):
         raise ValueError(
-            f"f must return the structure of z0, {jax.tree.structure(given)}, got "
-            f"{jax.tree.structure(found)}"
+            f"f must return the structure of z0, {jax.tree.structure(given)}, got {jax.tree.structure(found)}"
         )
     for want, got in zip(jax.tree.leaves(given), jax.tree.leaves(found), strict=True):
         if not isinstance(got, jax.ShapeDtypeStruct):

@@ -31,9 +31,7 @@ class Picard(AbstractSolver):
         """Picard remembers nothing."""
         return None
 
-    def step(
-        self, f: Map, z: PyTree[Array], fz: PyTree[Array], state: None
-    ) -> tuple[PyTree[Array], None]:
+    def step(self, f: Map, z: PyTree[Array], fz: PyTree[Array], state: None) -> tuple[PyTree[Array], None]:
         """Move the share `damping` of the way to `f(z)`."""
         if self.damping == 1:
             return fz, None

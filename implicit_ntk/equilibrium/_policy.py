@@ -57,8 +57,12 @@ def raise_if_failed(eq: Equilibrium, what: str = FORWARD) -> None:
     )
 
 
-def checked(run: Callable[[Policy], Result], solves: Callable[[Result], dict[str, Equilibrium]],
-            policy: Policy, inputs: PyTree) -> Result:
+def checked(
+    run: Callable[[Policy], Result],
+    solves: Callable[[Result], dict[str, Equilibrium]],
+    policy: Policy,
+    inputs: PyTree,
+) -> Result:
     """Run a public entry so that failures raise where they can best be told.
 
     Called on concrete arrays, the statuses are read on the host and `ConvergenceError` names the

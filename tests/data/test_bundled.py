@@ -57,9 +57,7 @@ def test_pixels_are_the_originals(name: str, split: str, originals: Path) -> Non
     np.testing.assert_array_equal(found.labels[:100], order)
 
 
-def test_script_makes_the_bundled_files(
-    script: ModuleType, originals: Path, tmp_path: Path
-) -> None:
+def test_script_makes_the_bundled_files(script: ModuleType, originals: Path, tmp_path: Path) -> None:
     # values, not bytes: the deflate stream depends on the zlib that is linked
     written = script.bundle(originals, tmp_path)
     assert len(written) == 8

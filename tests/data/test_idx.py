@@ -16,9 +16,7 @@ GOOD = struct.pack(">BBBBII", 0, 0, 8, 2, 2, 3) + bytes(range(6))
 
 @pytest.mark.parametrize("shape", [(7,), (2, 3), (5, 4, 3), (1, 1, 1, 1)])
 @pytest.mark.parametrize("suffix", ["", ".gz"])
-def test_round_trip(
-    tmp_path: Path, rng: np.random.Generator, shape: tuple[int, ...], suffix: str
-) -> None:
+def test_round_trip(tmp_path: Path, rng: np.random.Generator, shape: tuple[int, ...], suffix: str) -> None:
     array = rng.integers(0, 256, shape, dtype=np.uint8)
     path = tmp_path / f"array{suffix}"
     write_idx_array(path, array)
@@ -40,9 +38,7 @@ def test_gzip_is_recognised_by_content(tmp_path: Path) -> None:
         assert read_idx_array(tmp_path / name).shape == (2, 3)
 
 
-def test_gzip_bytes_depend_on_the_array_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_gzip_bytes_depend_on_the_array_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     array = np.arange(100, dtype=np.uint8)
     write_idx_array(tmp_path / "one.gz", array)
     monkeypatch.setattr(time, "time", lambda: 1e9)
@@ -112,9 +108,7 @@ def test_pair_of_unequal_numbers(tmp_path: Path, write_idx_pair: Callable[..., n
 
 def test_swapped_pair(tmp_path: Path, write_idx_pair: Callable[..., np.ndarray]) -> None:
     write_idx_pair(tmp_path, "train", 5)
-    images, labels = (
-        tmp_path / f"train-{rest}-ubyte.gz" for rest in ("images-idx3", "labels-idx1")
-    )
+    images, labels = (tmp_path / f"train-{rest}-ubyte.gz" for rest in ("images-idx3", "labels-idx1"))
     with pytest.raises(ValueError, match=r"has shape \(5,\), not images .* swapped"):
         read_idx(labels, images)
     with pytest.raises(ValueError, match=r"has shape \(5, 4, 3\), not labels .* swapped"):

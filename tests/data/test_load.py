@@ -84,9 +84,7 @@ def test_spelling_with_a_dot(tmp_path: Path, write_idx_pair: Write) -> None:
 
 
 @pytest.mark.usefixtures("no_variable")
-def test_folder_of_one_data_set_is_not_read_as_another(
-    tmp_path: Path, write_idx_pair: Write
-) -> None:
+def test_folder_of_one_data_set_is_not_read_as_another(tmp_path: Path, write_idx_pair: Write) -> None:
     write_idx_pair(tmp_path / "mnist", "train", 5)
     with pytest.raises(FileNotFoundError, match="no train files of fashion-mnist"):
         load("fashion-mnist", directory=tmp_path / "mnist")

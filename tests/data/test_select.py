@@ -105,9 +105,7 @@ def test_classes_that_are_not_numbers(images: Images, bad: Any) -> None:
 
 def test_old_style_key(images: Images) -> None:
     old, new = jax.random.PRNGKey(3), jax.random.key(3)
-    assert positions(balanced(images, (3, 7), 8, old)) == positions(
-        balanced(images, (3, 7), 8, new)
-    )
+    assert positions(balanced(images, (3, 7), 8, old)) == positions(balanced(images, (3, 7), 8, new))
 
 
 def test_signs() -> None:

@@ -44,9 +44,7 @@ def test_other_contents(tmp_path: Path, arrays: dict[str, np.ndarray], message: 
 def test_truncated(tmp_path: Path, write_svhn: Callable[..., np.ndarray], keep: int) -> None:
     write_svhn(tmp_path / "a.mat", 3)
     (tmp_path / "a.mat").write_bytes((tmp_path / "a.mat").read_bytes()[:keep])
-    with pytest.raises(
-        ValueError, match=r"path: .*a.mat (is not a readable MATLAB 5|has no X and y)"
-    ):
+    with pytest.raises(ValueError, match=r"path: .*a.mat (is not a readable MATLAB 5|has no X and y)"):
         read_svhn(tmp_path / "a.mat")
 
 

@@ -113,9 +113,7 @@ def with_duplicates(tmp_path: Path, write_idx_pair: Write) -> Path:
 
 def test_parallel_samples_get_noise(with_duplicates: Path, key: jax.Array) -> None:
     options: dict[str, Any] = {"n_train": 20, "n_test": 8, "directory": with_duplicates}
-    with pytest.raises(
-        ValueError, match=r"key: 1 pairs .* the first \[0, 2\]; pass key=jax.random"
-    ):
+    with pytest.raises(ValueError, match=r"key: 1 pairs .* the first \[0, 2\]; pass key=jax.random"):
         two_class("mnist", **options)
     data = two_class("mnist", **options, key=key)
     assert len(data.perturbed) == 1
@@ -181,7 +179,5 @@ def test_no_test_images() -> None:
 
 @pytest.mark.usefixtures("no_variable")
 def test_missing_files_are_named() -> None:
-    with pytest.raises(
-        FileNotFoundError, match=r"name: svhn is not bundled; put train_32x32\.mat in"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"name: svhn is not bundled; put train_32x32\.mat in"):
         two_class("svhn")

@@ -112,7 +112,6 @@ def test_failure_on_unseen_data(problem: Callable, euler: Callable) -> None:
         reported(traj, ink.Method())
 
 
-
 BAD = {
     "decreasing times": ({"times": [1.0, 0.5]}, ValueError, "times must be finite.*increasing; sort"),
     "equal times": ({"times": [0.5, 0.5]}, ValueError, "times must be finite.*drop repeats"),
@@ -176,7 +175,11 @@ def test_accepted_forms(problem: Callable, euler: Callable) -> None:
     """NumPy arrays and lists will do, and targets of another float type are cast."""
     p = problem(seed=1)
     forms = dataclasses.replace(
-        p, X=np.asarray(p.X), y=np.asarray(p.y, np.float32), X_test=np.asarray(p.X_test), y_test=np.asarray(p.y_test)
+        p,
+        X=np.asarray(p.X),
+        y=np.asarray(p.y, np.float32),
+        X_test=np.asarray(p.X_test),
+        y_test=np.asarray(p.y_test),
     )
     times = p.times(*UNITS)
     want = p.flow(times, euler(STEP * p.unit))

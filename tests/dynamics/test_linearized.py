@@ -1,7 +1,5 @@
 """The linearised twin: a closed form against a matrix exponential and against an integrator."""
 
-from collections.abc import Callable
-
 import diffrax
 import jax
 import jax.numpy as jnp
@@ -59,7 +57,7 @@ def test_integrator(x64: None, data: tuple) -> None:
     H, u0, y, k0, f0 = map(jnp.asarray, data)
 
     def slope(t, state, args):
-        u, f = state
+        u, _f = state
         return H @ (y - u), k0 @ (y - u)
 
     times = jnp.asarray([0.0, 0.7, 5.0])
