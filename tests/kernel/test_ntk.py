@@ -209,7 +209,6 @@ class TestFailure:
         with pytest.raises(ink.ConvergenceError, match=r"4 of 4 failed: the forward solve of X2 reached"):
             ink.ntk(network(key), 0 * X[:1], X, method=self.FORWARD)
 
-    @pytest.mark.xfail(reason="jit sorts the dictionary that kernel/_ntk.py reads the solves from")
     def test_diverging_network_blames_the_forward_solve(self, key: jax.Array, X: np.ndarray) -> None:
         with pytest.raises(ink.ConvergenceError, match="the forward solve .*diverges"):
             ink.ntk(network(key, gamma0=40.0), X)
