@@ -34,7 +34,7 @@ class TwinConfig:
     """Train f - f_0, so that u(0) = 0."""
     horizon: float = 50.0
     """Last time T of the flow."""
-    records: int = 41
+    records: int = 31
     """Times at which the run is recorded, geometric from horizon/1000 on, and 0."""
     dt: float | None = None
     """Largest Euler step (default: 1.5/lambda_max(H(0)), three quarters of what is stable)."""
