@@ -37,8 +37,8 @@ class TwinConfig:
     records: int = 31
     """Times at which the run is recorded, geometric from horizon/1000 on, and 0."""
     dt: float | None = None
-    """Largest Euler step (default: 1.5/lambda_max(H(0)), three quarters of what is stable)."""
-    ramp: float = 0.015
+    """Largest Euler step (default: 1/lambda_max(H(0)), half of what is stable: H may grow)."""
+    ramp: float = 0.02
     """Steps are at most ramp * (t + 1/lambda_max); 0 for constant steps."""
     rtol: float | None = None
     """Tolerance of the solves at recorded times (default: 1e-6 in float32, 1e-12 in float64)."""

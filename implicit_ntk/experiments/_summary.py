@@ -46,7 +46,7 @@ def findings(result: TwinResult) -> list[str]:
         f"{max(row.integrator_error for row in rows):.4f} in the same units."
     )
     lines += [_unresolved(result, row) for row in rows if not row.resolved]
-    if any(row.integrator_error > row.deviation / 3 for row in rows):
+    if any(row.integrator_error > row.deviation / 2 for row in rows):
         lines.append("- **Euler's error is not small beside the deviation**: lower --ramp and --dt.")
     return lines
 

@@ -178,7 +178,7 @@ def _flow(
     progress: Callable[[float], None],
 ) -> Trajectory:
     """The host's loop over the times, where progress is told and Ctrl-C is heard."""
-    dt = 1.5 / problem.eigenvalues[-1] if config.dt is None else jnp.asarray(config.dt, problem.train.X.dtype)
+    dt = 1 / problem.eigenvalues[-1] if config.dt is None else jnp.asarray(config.dt, problem.train.X.dtype)
     integrator = Euler(dt, ramp=config.ramp or None)
     problem = integrator.check(problem)
     state, records = start(problem, integrator), []
