@@ -92,6 +92,21 @@ def tol_difference(request: pytest.FixtureRequest) -> dict[str, float]:
 
 
 @pytest.fixture
+def rng(request: pytest.FixtureRequest) -> np.random.Generator:
+    """A generator of the test's own. Inputs come from NumPy: XLA compiles a draw for every shape."""
+    return np.random.default_rng(zlib.crc32(request.node.nodeid.encode()))
+
+
+@pytest.fixture
+def quick_compilation() -> Iterator[None]:
+    """Small programs that run once: do without LLVM's optimisations."""
+    before = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture
 def unchecked() -> Iterator[None]:
     """Annotations unchecked, as for users: arguments of the wrong form reach our own messages."""
     jaxtyping.config.update("jaxtyping_disable", True)

@@ -1,12 +1,11 @@
 """What the tests of the dynamics share: small problems of one shape, and Euler's method by hand."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 
@@ -115,20 +114,3 @@ def all_arrays(dt: float, ramp: float = 1e9, solver_share: float = 0.0) -> ink.E
 def euler() -> Callable[..., ink.Euler]:
     """`euler(dt, ramp=1e9, solver_share=0)`: compiled once whatever the numbers."""
     return all_arrays
-
-
-@pytest.fixture
-def quick_compilation() -> Iterator[None]:
-    """Small programs that run once: do without LLVM's optimisations."""
-    before = jax.config.values["jax_disable_most_optimizations"]
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
-@pytest.fixture
-def unchecked() -> Iterator[None]:
-    """Annotations unchecked, as outside the test suite: arguments of the wrong form reach the door."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)

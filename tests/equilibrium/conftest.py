@@ -1,6 +1,6 @@
 """What the tests of the solver share: cells as module-level functions, so that they are compiled once."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -23,12 +23,8 @@ def relu(z, args):
 
 
 @pytest.fixture(autouse=True)
-def quick_compilation() -> Iterator[None]:
-    """The programs here are many and small and run once: do without LLVM's optimisations."""
-    before = jax.config.values["jax_disable_most_optimizations"]
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+def _quick_compilation(quick_compilation: None) -> None:
+    """The programs here are many and small and run once."""
 
 
 @pytest.fixture
