@@ -8,10 +8,15 @@ Three things that do not know each other: a *solver* (`_picard.py`) proposes the
 from implicit_ntk.equilibrium._adjoint import (
     AbstractAdjoint as AbstractAdjoint,
     AbstractImplicitAdjoint as AbstractImplicitAdjoint,
+    GuardedSolve as GuardedSolve,
     ImplicitAdjoint as ImplicitAdjoint,
     JacobianFree as JacobianFree,
     ReverseAdjoint as ReverseAdjoint,
     Unrolled as Unrolled,
+)
+from implicit_ntk.equilibrium._affine import (
+    AffineMap as AffineMap,
+    LinearizedAffine as LinearizedAffine,
 )
 from implicit_ntk.equilibrium._batch import norms as norms
 from implicit_ntk.equilibrium._driver import Equilibrium as Equilibrium
@@ -34,8 +39,8 @@ from implicit_ntk.equilibrium._policy import (
     guard_forward as guard_forward,
     has_tracer as has_tracer,
 )
-from implicit_ntk.equilibrium._rule import linear_equation as linear_equation
-from implicit_ntk.equilibrium._solver import AbstractSolver as AbstractSolver
+from implicit_ntk.equilibrium._rule import LinearMap as LinearMap, linear_equation as linear_equation
+from implicit_ntk.equilibrium._solver import AbstractSolver as AbstractSolver, Map as Map
 from implicit_ntk.equilibrium._status import (
     ConvergenceError as ConvergenceError,
     Status as Status,

@@ -1,6 +1,7 @@
 """Ways to differentiate through an equilibrium; each runs the solve that its derivatives need."""
 
 import abc
+import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -9,11 +10,12 @@ from jax import lax
 from jaxtyping import Array, PyTree
 
 from implicit_ntk._checks import check_positive
+from implicit_ntk.equilibrium._affine import AffineMap, LinearizedAffine
 from implicit_ntk.equilibrium._driver import Equilibrium, Iteration, iterate, unroll
 from implicit_ntk.equilibrium._linear import AbstractLinearSolver, Neumann, check_linear_solver
 from implicit_ntk.equilibrium._policy import Policy, guard_adjoint, guard_forward
 from implicit_ntk.equilibrium._rule import LinearMap, LinearSolve, ParametricMap, both_modes, reverse_only
-from implicit_ntk.equilibrium._solver import AbstractSolver
+from implicit_ntk.equilibrium._solver import AbstractSolver, Map
 
 
 class Problem(eqx.Module):
@@ -23,10 +25,12 @@ class Problem(eqx.Module):
     args: Any
     batch_ndim: int
     policy: Policy
+    affine: AffineMap | None = None
 
     def iteration(self, solver: AbstractSolver) -> Iteration:
         """The problem at its arguments, ready to be iterated."""
-        return Iteration(lambda z: self.f(z, self.args), solver, solver.tolerance, self.batch_ndim)
+        f = Map(lambda z: self.f(z, self.args), self.batch_ndim, self.affine)
+        return Iteration(f, solver, solver.tolerance)
 
 
 class AbstractAdjoint(eqx.Module):
@@ -53,6 +57,7 @@ class AbstractImplicitAdjoint(AbstractAdjoint):
         """Solve without derivatives, then attach the rule."""
         eq = _solve_without_derivatives(problem, solver, z0)
         solve = GuardedSolve(self.linear_solver, problem.batch_ndim, problem.policy)
+        solve = solve.near(problem.affine, eq.z)
         return _with_state(eq, self.attach(problem.f, eq.z, problem.args, solve), problem.policy)
 
 
@@ -123,10 +128,33 @@ class GuardedSolve(eqx.Module):
     linear_solver: AbstractLinearSolver
     batch_ndim: int
     policy: Policy
+    tangents: LinearizedAffine | None = None
 
-    def __call__(self, apply: LinearMap, rhs: PyTree[Array]) -> PyTree[Array]:
+    def near(self, affine: AffineMap | None, z: PyTree[Array]) -> "GuardedSolve":
+        """The same, told the form of the equations at `z`, where the linear solver wants to know it."""
+        if affine is None or not self.linear_solver.needs_affine:
+            return self
+        arrays, static = eqx.partition((affine, z), eqx.is_array)
+        affine, z = eqx.combine(lax.stop_gradient(arrays), static)
+        return dataclasses.replace(self, tangents=affine.linearized(z))
+
+    def solve(
+        self,
+        apply: LinearMap,
+        rhs: PyTree[Array],
+        transposed: bool = False,
+        guess: PyTree[Array] | None = None,
+    ) -> Equilibrium:
+        """The solution of `x = apply(x) + rhs` with its books."""
+        at = self.tangents
+        if at is not None and transposed:
+            at = at.transpose()
+        eq = self.linear_solver.solve(apply, rhs, self.batch_ndim, guess, at)
+        return guard_adjoint(eq, self.policy)
+
+    def __call__(self, apply: LinearMap, rhs: PyTree[Array], transposed: bool = False) -> PyTree[Array]:
         """The `x` of `x = apply(x) + rhs`."""
-        return guard_adjoint(self.linear_solver.solve(apply, rhs, self.batch_ndim), self.policy).z
+        return self.solve(apply, rhs, transposed).z
 
 
 def _solve_without_derivatives(problem: Problem, solver: AbstractSolver, z0: PyTree[Array]) -> Equilibrium:

@@ -40,9 +40,13 @@ class Equilibrium(eqx.Module):
 
 
 class Loop(eqx.Module):
-    """Where the iteration stands; all but `z`, `solver` and `count` hold one number per problem."""
+    """Where the iteration stands; from `residual` on one number per problem.
+
+    `best` is the state of the least residual, where the solver keeps it.
+    """
 
     z: PyTree[Array]
+    best: PyTree[Array] | None
     solver: PyTree
     count: Int[Array, ""]
     residual: Array
@@ -62,12 +66,11 @@ class Iteration(eqx.Module):
     f: Map
     solver: AbstractSolver
     tolerance: Tolerance
-    batch_ndim: int
     scale: Float[Array, "..."] | None = None
 
     def init(self, z: PyTree[Array]) -> Loop:
         """Before the first evaluation. A scale of zero is solved by zero, in zero steps."""
-        size = norms(z, self.batch_ndim)
+        size = norms(z, self.f.batch_ndim)
         unknown = jnp.full(size.shape, jnp.inf, real_dtype(z))
         zeros = jnp.zeros(size.shape, jnp.int32)
         status = jnp.full(size.shape, RUNNING, jnp.int32)
@@ -77,10 +80,9 @@ class Iteration(eqx.Module):
             z = select(trivial, jax.tree.map(jnp.zeros_like, z), z)
             status = jnp.where(trivial, jnp.int32(Status.CONVERGED), status)
             residual = jnp.where(trivial, jnp.zeros_like(residual), residual)
-        solver = self.solver.init(self.f, z, self.batch_ndim)
-        return Loop(
-            z, solver, jnp.int32(0), residual, unknown, zeros, jnp.full_like(unknown, jnp.nan), zeros, status
-        )
+        solver = self.solver.init(self.f, z)
+        best, rate = (z if self.solver.keeps_best else None), jnp.full_like(unknown, jnp.nan)
+        return Loop(z, best, solver, jnp.int32(0), residual, unknown, zeros, rate, zeros, status)
 
     def running(self, loop: Loop) -> Array:
         """Is any problem unsolved, and any step left?"""
@@ -88,24 +90,30 @@ class Iteration(eqx.Module):
 
     def step(self, loop: Loop) -> Loop:
         """Evaluate `f` once and move the problems that are still running."""
-        fz = self.f(loop.z)
+        fz, solver = self.solver.evaluate(self.f, loop.z, loop.solver)
         z, fz_value = lax.stop_gradient((loop.z, fz))
-        residual = norms(subtract(fz_value, z), self.batch_ndim)
-        scale = norms(fz_value, self.batch_ndim) if self.scale is None else self.scale
+        residual = norms(subtract(fz_value, z), self.f.batch_ndim)
+        scale = norms(fz_value, self.f.batch_ndim) if self.scale is None else self.scale
         new = self._books(loop, residual, scale)
-        guess, solver = self.solver.step(self.f, loop.z, fz, loop.solver)
+        running = new.status == RUNNING
+        guess, solver = self.solver.step(self.f, loop.z, fz, solver)
+        best = None if loop.best is None else select(residual < loop.least, loop.z, loop.best)
         return eqx.tree_at(
-            lambda loop: (loop.z, loop.solver),
+            lambda loop: (loop.z, loop.best, loop.solver),
             new,
-            (select(new.status == RUNNING, guess, loop.z), solver),
+            (select(running, guess, loop.z), best, self.solver.freeze(running, solver, loop.solver)),
             is_leaf=lambda leaf: leaf is None,
         )
 
     def result(self, loop: Loop) -> Equilibrium:
-        """The state with its books closed."""
+        """The state with its books closed; that of the least residual where a solver keeps it and fails."""
+        z, residual = loop.z, loop.residual
+        if loop.best is not None:
+            better = ~succeeded(loop.status) & jnp.isfinite(loop.least)
+            z, residual = select(better, loop.best, z), jnp.where(better, loop.least, residual)
         rate = jnp.where(loop.rate < 1, loop.rate, jnp.ones_like(loop.rate))
-        error = jnp.where(loop.residual == 0, loop.residual, self.solver.error(loop.residual, rate))
-        return Equilibrium(loop.z, loop.residual, error, loop.steps, loop.status)
+        error = jnp.where(residual == 0, residual, self.solver.error(residual, rate))
+        return Equilibrium(z, residual, error, loop.steps, loop.status)
 
     def _books(self, loop: Loop, residual: Array, scale: Array) -> Loop:
         """Residual, rate, steps and status after an evaluation; frozen problems keep theirs."""
@@ -126,6 +134,7 @@ class Iteration(eqx.Module):
 
         return Loop(
             loop.z,
+            loop.best,
             loop.solver,
             loop.count + 1,
             keep(residual, loop.residual),

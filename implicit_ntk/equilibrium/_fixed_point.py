@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, PyTree
 
 from implicit_ntk.equilibrium._adjoint import Problem
+from implicit_ntk.equilibrium._affine import AffineMap
 from implicit_ntk.equilibrium._batch import batch_shape
 from implicit_ntk.equilibrium._driver import Equilibrium
 from implicit_ntk.equilibrium._method import Method
@@ -66,15 +67,24 @@ def _fixed_point(
 
 
 def solve_fixed_point(
-    f: Callable, z0: PyTree[Array], args: Any, batch_ndim: int, method: Method, policy: Policy
+    f: Callable,
+    z0: PyTree[Array],
+    args: Any,
+    batch_ndim: int,
+    method: Method,
+    policy: Policy,
+    affine: AffineMap | None = None,
 ) -> Equilibrium:
-    """`fixed_point` without its door: traceable, unchecked, in the precision context of the caller."""
+    """`fixed_point` without its door: traceable, unchecked, in the precision context of the caller.
+
+    `affine` is the form of `z -> f(z, args)` where it has that form.
+    """
     _check_form(f, z0, args)
     # Captured arrays become arguments, so that the rule differentiates them; and the products of `f`
     # are traced here, once, under the caller's precision, which every derivative then inherits. Equinox
     # hands back a function that captures nothing as it is, and so it is given one that captures `f`.
     traced = eqx.filter_closure_convert(lambda z, args: f(z, args), z0, args)
-    return method.adjoint.solve(Problem(traced, args, batch_ndim, policy), method.solver, z0)
+    return method.adjoint.solve(Problem(traced, args, batch_ndim, policy, affine), method.solver, z0)
 
 
 def _checked_guess(z0: PyTree, batch_ndim: int) -> PyTree[Array]:

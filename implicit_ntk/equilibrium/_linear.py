@@ -1,24 +1,29 @@
 """Solvers of the linear equations `x = apply(x) + rhs` that derivatives of an equilibrium ask for."""
 
 import abc
+import operator
+from typing import ClassVar
 
 import equinox as eqx
 import jax
 from jax.typing import ArrayLike
 from jaxtyping import Array, PyTree
 
+from implicit_ntk.equilibrium._affine import LinearizedAffine
 from implicit_ntk.equilibrium._batch import divide, magnitudes, multiply, norms
 from implicit_ntk.equilibrium._driver import Equilibrium, Iteration, iterate
 from implicit_ntk.equilibrium._picard import Picard
 from implicit_ntk.equilibrium._rule import LinearMap
-from implicit_ntk.equilibrium._solver import check_tolerances
+from implicit_ntk.equilibrium._solver import Map, check_tolerances
 from implicit_ntk.equilibrium._stopping import Tolerance
 
 
 class AbstractLinearSolver(eqx.Module):
     """Solves `x = apply(x) + rhs` for each problem of a batch, relative to its right-hand side."""
 
-    atol: eqx.AbstractVar[float | Array]
+    needs_affine: ClassVar[bool] = False
+
+    atol: eqx.AbstractVar[ArrayLike]
 
     @abc.abstractmethod
     def solve(
@@ -27,8 +32,13 @@ class AbstractLinearSolver(eqx.Module):
         rhs: PyTree[Array],
         batch_ndim: int,
         guess: PyTree[Array] | None = None,
+        at: LinearizedAffine | None = None,
     ) -> Equilibrium:
-        """The solution (as `.z`) with residual, error, steps and status of each problem."""
+        """The solution (as `.z`) with residual, error, steps and status of each problem.
+
+        `at` is the form of `apply` where that is the derivative of an affine map, or its transpose, and
+        the solver asked for it (`needs_affine`).
+        """
 
 
 class Neumann(AbstractLinearSolver):
@@ -51,15 +61,15 @@ class Neumann(AbstractLinearSolver):
         rhs: PyTree[Array],
         batch_ndim: int,
         guess: PyTree[Array] | None = None,
+        at: LinearizedAffine | None = None,
     ) -> Equilibrium:
         """Picard on `x -> apply(x) + rhs`, from `guess` or from `rhs`, in units of each `rhs`."""
         unit = magnitudes(rhs, batch_ndim)
         rhs = divide(rhs, unit)
         iteration = Iteration(
-            lambda x: jax.tree.map(lambda a, b: a + b, apply(x), rhs),
+            Map(lambda x: jax.tree.map(operator.add, apply(x), rhs), batch_ndim),
             Picard(max_steps=self.max_steps),
             Tolerance(self.rtol, self.atol / unit),
-            batch_ndim,
             scale=norms(rhs, batch_ndim),
         )
         eq = iterate(iteration, rhs if guess is None else divide(guess, unit))

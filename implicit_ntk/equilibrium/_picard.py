@@ -27,7 +27,7 @@ class Picard(AbstractSolver):
         if not isinstance(self.damping, float | int) or not 0 < self.damping <= 1:
             raise ValueError(f"damping must lie in (0, 1], got {self.damping!r}; 1 is no damping")
 
-    def init(self, f: Map, z: PyTree[Array], batch_ndim: int) -> None:
+    def init(self, f: Map, z: PyTree[Array]) -> None:
         """Picard remembers nothing."""
         return None
 

@@ -6,8 +6,9 @@ With `J = df/dz` at the solution,
     p = J^T p + zbar,  argsbar = (df/dargs)^T p       (cotangents)
 
 Nothing here knows how `z` was found, nor how the two linear equations are solved: both come in as
-values, `z` and `solve(apply, rhs)`, which returns the `x` of `x = apply(x) + rhs` (and, for
-`linear_equation`, what is to be reported of it). Memory does not grow with the number of iterations.
+values, `z` and `solve(apply, rhs, transposed)`, which returns the `x` of `x = apply(x) + rhs` (and, for
+`linear_equation`, what is to be reported of it), `apply` being `J` or, transposed, `J^T`. Memory does not
+grow with the number of iterations.
 
 JAX runs a rule after the trace that it was made in, so that what a rule needs of arrays must come to it
 as arguments: those of `solve` too, which is therefore a module where it holds any.
@@ -24,7 +25,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PyTree
 
 LinearMap = Callable[[PyTree[Array]], PyTree[Array]]
-LinearSolve = Callable[[LinearMap, PyTree[Array]], Any]
+LinearSolve = Callable[[LinearMap, PyTree[Array], bool], Any]
 ParametricMap = Callable[[PyTree[Array], Any], PyTree[Array]]
 
 
@@ -68,7 +69,7 @@ def reverse_only(f: ParametricMap, z: PyTree[Array], args: Any, solve: LinearSol
     def backward(residuals: tuple, zbar: PyTree[Array]) -> tuple:
         z, arrays = residuals
         _, pull_state = jax.vjp(lambda z: call(z, arrays), z)
-        p = solver(arrays)(lambda p: pull_state(p)[0], zbar)
+        p = solver(arrays)(lambda p: pull_state(p)[0], zbar, True)
         _, pull_arguments = jax.vjp(lambda arrays: call(z, arrays), arrays)
         return jax.tree.map(jnp.zeros_like, z), *pull_arguments(p)
 
@@ -76,10 +77,17 @@ def reverse_only(f: ParametricMap, z: PyTree[Array], args: Any, solve: LinearSol
     return attach(z, arrays)
 
 
-def linear_equation(apply: LinearMap, rhs: PyTree[Array], solve: LinearSolve, has_aux: bool = False) -> Any:
+def linear_equation(
+    apply: LinearMap,
+    rhs: PyTree[Array],
+    solve: LinearSolve,
+    has_aux: bool = False,
+    transposed: bool = False,
+) -> Any:
     """The `x` of `x = apply(x) + rhs`, differentiable in `rhs` and in all that `apply` closes over.
 
-    With `has_aux`, `solve` returns `(x, aux)` and so does this; `aux` carries no derivative.
+    `transposed` says that `apply` is `J^T`, which `solve` is told. With `has_aux`, `solve` returns
+    `(x, aux)` and so does this; `aux` carries no derivative.
     """
     transpose = jax.linear_transpose(apply, rhs)
     # JAX transposes no solve that has a constant, such as zero, among the leaves of its right-hand side.
@@ -88,9 +96,9 @@ def linear_equation(apply: LinearMap, rhs: PyTree[Array], solve: LinearSolve, ha
     def matvec(x: Array) -> Array:
         return to_leaf(jax.tree.map(jnp.subtract, to_tree(x), apply(to_tree(x))))
 
-    def solver(apply: LinearMap) -> Callable:
+    def solver(apply: LinearMap, transposed: bool) -> Callable:
         def run(_: Callable, b: Array) -> Any:
-            found = solve(apply, to_tree(b))
+            found = solve(apply, to_tree(b), transposed)
             return (to_leaf(found[0]), found[1]) if has_aux else to_leaf(found)
 
         return run
@@ -98,8 +106,8 @@ def linear_equation(apply: LinearMap, rhs: PyTree[Array], solve: LinearSolve, ha
     found = lax.custom_linear_solve(
         matvec,
         to_leaf(rhs),
-        solve=solver(apply),
-        transpose_solve=solver(lambda p: transpose(p)[0]),
+        solve=solver(apply, transposed),
+        transpose_solve=solver(lambda p: transpose(p)[0], not transposed),
         has_aux=has_aux,
     )
     return (to_tree(found[0]), found[1]) if has_aux else to_tree(found)

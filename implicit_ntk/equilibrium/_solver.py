@@ -1,46 +1,74 @@
 """What a fixed-point solver is: `init` a state, `step` from an evaluation to the next guess.
 
 The driver (`_driver.py`) owns the loop, the stopping test and the bookkeeping; a solver only says
-where to look next.
+where to look next, and may know a cheaper way to evaluate the map.
 """
 
 import abc
 import numbers
 from collections.abc import Callable
+from typing import ClassVar
 
 import equinox as eqx
 import jax
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from implicit_ntk._checks import check_positive
 from implicit_ntk._tracing import is_traced
+from implicit_ntk.equilibrium._affine import AffineMap
 from implicit_ntk.equilibrium._stopping import Tolerance
 
-Map = Callable[[PyTree[Array]], PyTree[Array]]
+
+class Map(eqx.Module):
+    """The map `z -> f(z)` of a batch of problems, as a solver sees it.
+
+    `batch_ndim` leading axes of every leaf index independent problems; `affine` is the form of the map
+    where it is `sigma(scale z weight + offset)`, which some solvers need, and None elsewhere.
+    """
+
+    function: Callable[[PyTree[Array]], PyTree[Array]]
+    batch_ndim: int = eqx.field(static=True)
+    affine: AffineMap | None = None
+
+    def __call__(self, z: PyTree[Array]) -> PyTree[Array]:
+        """`f(z)`."""
+        return self.function(z)
 
 
 class AbstractSolver(eqx.Module):
     """A fixed-point iteration for `z = f(z)`.
 
     `rtol` is relative to `||f(z)||` (None: 1e-6 in float32, 1e-12 in float64), `atol` absolute,
-    `max_steps` the most evaluations of `f`.
+    `max_steps` the most evaluations of `f`. Solvers with `needs_affine` take maps that have that form;
+    those with `keeps_best`, whose residual may rise, hand out the best iterate when they fail.
     """
+
+    needs_affine: ClassVar[bool] = False
+    keeps_best: ClassVar[bool] = False
 
     rtol: eqx.AbstractVar[ArrayLike | None]
     atol: eqx.AbstractVar[ArrayLike]
     max_steps: eqx.AbstractVar[int]
 
     @abc.abstractmethod
-    def init(self, f: Map, z: PyTree[Array], batch_ndim: int) -> PyTree:
+    def init(self, f: Map, z: PyTree[Array]) -> PyTree:
         """The solver's own state before the first evaluation."""
+
+    def evaluate(self, f: Map, z: PyTree[Array], state: PyTree) -> tuple[PyTree[Array], PyTree]:
+        """`f(z)`, and the state: for solvers that know more about `z` than its value."""
+        return f(z), state
 
     @abc.abstractmethod
     def step(
         self, f: Map, z: PyTree[Array], fz: PyTree[Array], state: PyTree
     ) -> tuple[PyTree[Array], PyTree]:
         """The next guess, given that `f(z) = fz`, and the next state."""
+
+    def freeze(self, running: Bool[Array, "..."], new: PyTree, old: PyTree) -> PyTree:
+        """The next state, for solvers that must not move the problems that are no longer running."""
+        return new
 
     @abc.abstractmethod
     def error(self, residual: Float[Array, "..."], rate: Float[Array, "..."]) -> Float[Array, "..."]:

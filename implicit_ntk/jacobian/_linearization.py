@@ -17,9 +17,10 @@ from jaxtyping import Array, Float, PyTree
 from implicit_ntk.equilibrium import (
     AbstractImplicitAdjoint,
     Equilibrium,
+    GuardedSolve,
+    LinearMap,
     Method,
     Policy,
-    guard_adjoint,
     linear_equation,
 )
 from implicit_ntk.networks import AbstractNetwork, solve_injected
@@ -68,11 +69,14 @@ def adjoint_states(
     outputs, pull_outputs = jax.vjp(lambda z: net.readout(z, phi), z)
     (rhs,) = pull_outputs(jnp.ones_like(outputs))
 
-    def solve(apply, b):
-        eq = guard_adjoint(implicit_adjoint(method).linear_solver.solve(apply, b, 1, p0), policy)
+    guarded = GuardedSolve(implicit_adjoint(method).linear_solver, 1, policy)
+    guarded = guarded.near(net.affine(phi), z)
+
+    def solve(apply: LinearMap, b: PyTree[Array], transposed: bool) -> tuple:
+        eq = guarded.solve(apply, b, transposed, p0)
         return eq.z, (eq.residual, eq.error, eq.steps, eq.status)
 
-    p, books = linear_equation(net.cell_pullback(z, phi), rhs, solve, has_aux=True)
+    p, books = linear_equation(net.cell_pullback(z, phi), rhs, solve, has_aux=True, transposed=True)
     return Equilibrium(p, *books)
 
 

@@ -24,9 +24,19 @@ def check_activation(activation: Activation, name: str) -> None:
         check_choice(activation, NAMES, name)
 
 
+def function(activation: Activation) -> Callable[[Array], Array]:
+    """The activation as a function."""
+    return activation if callable(activation) else _FUNCTIONS[activation]
+
+
+def is_projection(activation: Activation) -> bool:
+    """Is it the projection onto a convex set, as relu and the identity are?"""
+    return activation in ("relu", "identity")
+
+
 def apply(activation: Activation, x: Float[Array, "..."]) -> Float[Array, "..."]:
     """The activation's values."""
-    return activation(x) if callable(activation) else _FUNCTIONS[activation](x)
+    return function(activation)(x)
 
 
 def slope(activation: Activation, x: Float[Array, "..."]) -> Float[Array, "..."]:

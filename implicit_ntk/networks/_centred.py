@@ -6,7 +6,7 @@ import equinox as eqx
 from jax import lax
 from jaxtyping import Array, Float, PyTree
 
-from implicit_ntk.equilibrium import Method
+from implicit_ntk.equilibrium import AffineMap, Method
 from implicit_ntk.networks._network import AbstractNetwork
 
 
@@ -65,6 +65,10 @@ class Centred(AbstractNetwork):
     def cell(self, z: PyTree[Array], phi: PyTree[Array]) -> PyTree[Array]:
         """That of the network inside."""
         return self.net.cell(z, phi)
+
+    def affine(self, phi: PyTree[Array]) -> AffineMap | None:
+        """That of the network inside."""
+        return self.net.affine(phi)
 
     def cell_pullback(self, z: PyTree[Array], phi: PyTree[Array]) -> Callable[[PyTree[Array]], PyTree[Array]]:
         """That of the network inside."""

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, PyTree
 from implicit_ntk._checks import AnyArray, check_batch, check_floating
 from implicit_ntk.equilibrium import (
     FORWARD,
+    AffineMap,
     Equilibrium,
     Method,
     Policy,
@@ -58,6 +59,14 @@ class AbstractNetwork(eqx.Module):
         self, z: PyTree[Float[Array, "n ..."]], phi: PyTree[Float[Array, "n ..."]]
     ) -> PyTree[Float[Array, "n ..."]]:
         """One application of the implicit layer."""
+
+    def affine(self, phi: PyTree[Array]) -> AffineMap | None:
+        """The cell as an affine map followed by an elementwise one; None where it has not that form.
+
+        Solvers such as `Chord` and `PeacemanRachford` live on it. A cell that has the form should be
+        written as `self.affine(phi)(z)`, so that there is one formula.
+        """
+        return None
 
     def cell_pullback(
         self, z: PyTree[Float[Array, "n ..."]], phi: PyTree[Float[Array, "n ..."]]
@@ -159,4 +168,4 @@ def solve_injected(
 ) -> Equilibrium:
     """`solve` without its door: traceable, from the injection on."""
     z0 = net.initial_state(phi) if z0 is None else z0
-    return solve_fixed_point(cell_of, z0, (net, phi), 1, method, policy)
+    return solve_fixed_point(cell_of, z0, (net, phi), 1, method, policy, net.affine(phi))

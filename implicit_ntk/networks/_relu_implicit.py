@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, DTypeLike, Float, Key
 
 from implicit_ntk._checks import check_choice, check_positive
+from implicit_ntk.equilibrium import AffineMap
 from implicit_ntk.networks import _activations as activations, init
 from implicit_ntk.networks._dtype import float_type
 from implicit_ntk.networks._factors import GradientFactors, OuterProduct
@@ -131,13 +132,23 @@ class ReluImplicit(AbstractNetwork):
 
     def cell(self, z: Float[Array, "n m"], phi: Float[Array, "n m"]) -> Float[Array, "n m"]:
         """`sigma(gamma Z A + Phi)`."""
-        return activations.apply(self.activation, self._preactivation(z, phi))
+        return self.affine(phi)(z)
+
+    def affine(self, phi: Float[Array, "n m"]) -> AffineMap:
+        """The weights `A`, the scale `gamma`, the offset `Phi`."""
+        return AffineMap(
+            self.A,
+            self.gamma,
+            phi,
+            activations.function(self.activation),
+            activations.is_projection(self.activation),
+        )
 
     def cell_pullback(
         self, z: Float[Array, "n m"], phi: Float[Array, "n m"]
     ) -> Callable[[Float[Array, "n m"]], Float[Array, "n m"]]:
         """`P -> gamma (sigma' o P) A^T`, the slopes computed once."""
-        slopes = self.gamma * self._slopes(z, phi)
+        slopes = self.gamma * self.affine(phi).slopes(z)
         return lambda p: (slopes * p) @ self.A.T
 
     def readout(self, z: Float[Array, "n m"], phi: Float[Array, "n m"]) -> Float[Array, " n"]:
@@ -160,19 +171,13 @@ class ReluImplicit(AbstractNetwork):
         With `lam_i = sigma'_i o p_i`: `df_i/dA = gamma z_i lam_i^T` (GG22, eq. (8)),
         `df_i/dW = x_i (phi'_i o lam_i)^T`, `df_i/db = z_i / sqrt(m)`.
         """
-        lam = p * self._slopes(z, phi)
+        lam = p * self.affine(phi).slopes(z)
         factors = {
             "A": lambda: OuterProduct(self.gamma * z, lam),
             "W": lambda: OuterProduct(X, lam * self._injection_slope(X)),
             "b": lambda: OuterProduct(z / jnp.sqrt(jnp.asarray(self.width, z.dtype))),
         }
         return {name: (factors[name](),) for name in self.trained}
-
-    def _preactivation(self, z: Float[Array, "n m"], phi: Float[Array, "n m"]) -> Float[Array, "n m"]:
-        return self.gamma * (z @ self.A) + phi
-
-    def _slopes(self, z: Float[Array, "n m"], phi: Float[Array, "n m"]) -> Float[Array, "n m"]:
-        return activations.slope(self.activation, self._preactivation(z, phi))
 
     def _injection_slope(self, X: Float[Array, "n d"]) -> Float[Array, "n m"]:
         return activations.slope(self.injection_activation, X @ self.W)
