@@ -65,7 +65,7 @@ def test_linear_equation(x64, problem, tol_solve):
     """`x = x A + b` by itself: `x = b S`; its derivatives in `A` and `b`; what `solve` reports of it."""
     A, b, S, weights = problem
 
-    def solve(apply, rhs):
+    def solve(apply, rhs, transposed):
         eq = Neumann().solve(apply, rhs, 1)
         return eq.z, eq.steps
 
