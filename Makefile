@@ -7,6 +7,7 @@ WORKERS ?= 2
 ARGS ?=
 BENCH ?= $(sort $(wildcard benchmarks/[!_]*.py))
 
+PEERS := $(VENV)-peers
 BIN := $(VENV)/bin
 RUN := $(VENV)/.stamp-run
 DEV := $(VENV)/.stamp-dev
@@ -15,7 +16,7 @@ INSTALL = scripts/make-venv "$(VENV)" "$(PYTHON)" && echo "Setting up $(VENV) (o
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-slow bench lint format notebooks clean
+.PHONY: help demo test test-slow bench bench-peers lint format notebooks clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | \
@@ -34,6 +35,11 @@ test-slow: $(DEV) ## every test
 bench: $(DEV) ## every script in benchmarks/, or those named by BENCH
 	@for script in $(BENCH); do echo "== $$script"; $(BIN)/python "$$script" $(ARGS) || exit 1; done
 
+bench-peers: ## benchmarks/solvers.py beside other libraries, in an environment of its own
+	@scripts/make-venv "$(PEERS)" "$(PYTHON)"
+	@$(PEERS)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e . -r benchmarks/peers.txt
+	@$(PEERS)/bin/python benchmarks/solvers.py $(ARGS)
+
 lint: $(DEV) ## ruff and pyright, changing nothing
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet .
@@ -47,7 +53,7 @@ notebooks: $(DEV) ## run every notebook and keep its output in it
 	@$(BIN)/python scripts/run_notebooks.py $(sort $(wildcard notebooks/*.ipynb))
 
 clean: ## remove the virtual environment, build products and caches; runs/ stays
-	@rm -rf "$(VENV)" build dist .pytest_cache .ruff_cache
+	@rm -rf "$(VENV)" "$(PEERS)" build dist .pytest_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(RUN): pyproject.toml constraints.txt

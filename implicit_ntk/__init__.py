@@ -14,12 +14,24 @@ from implicit_ntk.dynamics import (
     predict as predict,
 )
 from implicit_ntk.equilibrium import (
+    GMRES as GMRES,
+    LU as LU,
+    Anderson as Anderson,
+    Auto as Auto,
+    BiCGStab as BiCGStab,
+    Broyden as Broyden,
+    Chord as Chord,
     ConvergenceError as ConvergenceError,
     Equilibrium as Equilibrium,
+    ForwardBackward as ForwardBackward,
     ImplicitAdjoint as ImplicitAdjoint,
+    Iterated as Iterated,
     JacobianFree as JacobianFree,
     Method as Method,
+    MixedPicard as MixedPicard,
     Neumann as Neumann,
+    Newton as Newton,
+    PeacemanRachford as PeacemanRachford,
     Picard as Picard,
     ReverseAdjoint as ReverseAdjoint,
     Status as Status,
@@ -27,14 +39,30 @@ from implicit_ntk.equilibrium import (
     fixed_point as fixed_point,
 )
 from implicit_ntk.jacobian import jacobian as jacobian
-from implicit_ntk.kernel import ntk as ntk, ntk_blocks as ntk_blocks, spectrum as spectrum
+from implicit_ntk.kernel import (
+    ntk as ntk,
+    ntk_blocks as ntk_blocks,
+    ntk_diagonal as ntk_diagonal,
+    ntk_trace as ntk_trace,
+    spectrum as spectrum,
+)
 from implicit_ntk.networks import (
     AbstractNetwork as AbstractNetwork,
     Centred as Centred,
+    ConvImplicit as ConvImplicit,
+    MonotoneImplicit as MonotoneImplicit,
     ReluImplicit as ReluImplicit,
+    ReluImplicitFull as ReluImplicitFull,
+    WeightTied as WeightTied,
+    choose as choose,
+    convergence as convergence,
+    from_functions as from_functions,
     init as init,
+    jacobian_penalty as jacobian_penalty,
     load as load,
+    norm_ablations as norm_ablations,
     save as save,
     solve as solve,
+    spectral_radius as spectral_radius,
     trainable as trainable,
 )

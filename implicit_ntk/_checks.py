@@ -11,6 +11,8 @@ from jaxtyping import Array, Float
 from implicit_ntk._tracing import is_traced
 
 AnyArray = Array | np.ndarray
+Number = float | int | Float[Array, ""]
+"""One real number, traced or not; `check_number` is its door."""
 
 
 def check_batch(
@@ -39,10 +41,11 @@ def check_batch(
     return X
 
 
-def check_targets(y: AnyArray, n: int, name: str = "y") -> Float[Array, " n"]:
-    """Targets `(n,)`, finite and floating; raises as `check_batch`."""
-    if np.shape(y) != (n,):
-        raise ValueError(f"{name} must have shape ({n},), one target a row, got {np.shape(y)}")
+def check_targets(y: AnyArray, shape: tuple[int, ...], name: str = "y") -> Float[Array, "n *out"]:
+    """Targets of the outputs' shape, `(n,)` or `(n, k)`, finite and floating; raises as `check_batch`."""
+    if np.shape(y) != shape:
+        what = "one target a row" if len(shape) == 1 else "a row of targets a sample"
+        raise ValueError(f"{name} must have shape {shape}, {what}, got {np.shape(y)}")
     return check_floating(y, name)
 
 
@@ -73,7 +76,31 @@ def check_choice(value: str, choices: Iterable[str], name: str) -> None:
         raise ValueError(f"{name} must be one of {tuple(choices)}, got {value!r}")
 
 
+def check_outputs(outputs: int | None) -> tuple[int, ...]:
+    """The shape of one output, `()` for None and `(k,)` for k; raises as `check_positive`."""
+    if outputs is None:
+        return ()
+    check_positive(outputs, "outputs")
+    return (int(outputs),)
+
+
 def check_positive(value: object, name: str) -> None:
     """Raise `ValueError` unless `value` is a positive integer."""
     if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name} must be a positive integer, got {value!r}")
+
+
+def check_number(value: Any, name: str) -> None:
+    """Raise `TypeError` unless it is one real number, `ValueError` unless it is finite (traced ones pass)."""
+    number = isinstance(value, int | float | np.number | np.ndarray | Array) and not isinstance(value, bool)
+    if not number or np.ndim(value) != 0:
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if not is_traced(value) and not np.isfinite(value):
+        raise ValueError(f"{name} must be finite, got {value}")
+
+
+def check_positive_number(value: Any, name: str) -> None:
+    """As `check_number`; raise `ValueError` unless it is positive."""
+    check_number(value, name)
+    if not is_traced(value) and not value > 0:
+        raise ValueError(f"{name} must be positive, got {value}")

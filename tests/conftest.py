@@ -5,8 +5,9 @@ Test files take what they need from here by fixture; nothing imports this module
 
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 # For the tests and for the processes they start: no window, and no worker takes a whole GPU.
 os.environ["MPLBACKEND"] = "Agg"
@@ -112,6 +113,21 @@ def unchecked() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
+def products() -> Callable[[Any], list[Any]]:
+    """From a jaxpr to its matrix products and convolutions, those in loops and calls included."""
+
+    def found(jaxpr: Any) -> Iterator[Any]:
+        for eqn in getattr(jaxpr, "eqns", None) or jaxpr.jaxpr.eqns:
+            if eqn.primitive.name in ("dot_general", "conv_general_dilated"):
+                yield eqn
+            for leaf in jax.tree.leaves(eqn.params, is_leaf=lambda p: hasattr(p, "eqns")):
+                if hasattr(leaf, "eqns") or hasattr(leaf, "jaxpr"):
+                    yield from found(leaf)
+
+    return lambda jaxpr: list(found(jaxpr))
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import equinox as eqx
 import jax
@@ -15,7 +15,11 @@ from rich.table import Table
 
 import implicit_ntk as ink
 from implicit_ntk._memory import memory_limit
+from implicit_ntk.equilibrium import low_product, low_type
 from implicit_ntk.experiments import environment
+
+PAYS = 0.7
+"""A low-precision product below this share of a full one makes up for the full ones in between."""
 
 Check = tuple[str, float, float]
 """What was compared, the relative difference found, the largest that is healthy."""
@@ -50,6 +54,7 @@ def examine() -> dict:
         "memory_limit_bytes": memory_limit(),
         "default_product_error": _product_error("default"),
         "highest_product_error": _product_error("highest"),
+        "low_precision_time": low_precision_time(),
         "checks": checks,
         "seconds": round(time.perf_counter() - began, 2),
     }
@@ -63,6 +68,26 @@ def _product_error(precision: str) -> float:
     exact = a.astype(np.float64) @ a
     found = jax.jit(lambda a: jnp.matmul(a, a, precision=precision))(a)
     return float(np.linalg.norm(np.asarray(found, np.float64) - exact) / np.linalg.norm(exact))
+
+
+def low_precision_time(n: int = 500, m: int = 1000, repeats: int = 9) -> float:
+    """Time of a product in bfloat16 that accumulates in float32, over that of one in float32.
+
+    `MixedPicard` and `low_precision=True` pay where this is well below one.
+    """
+    x, weight = jnp.ones((n, m)), jnp.ones((m, m))
+    low = weight.astype(low_type(weight.dtype))
+    full = jax.jit(lambda x: jnp.matmul(x, weight, precision="highest"))
+    cheap = jax.jit(lambda x: low_product(x, low))
+    jax.block_until_ready((full(x), cheap(x)))
+    times = [(_seconds(full, x), _seconds(cheap, x)) for _ in range(repeats)]
+    return min(cheap for _, cheap in times) / min(full for full, _ in times)
+
+
+def _seconds(run: Callable[[Array], Array], x: Array) -> float:
+    began = time.perf_counter()
+    jax.block_until_ready(run(x))
+    return time.perf_counter() - began
 
 
 def _checks() -> Iterator[Check]:
@@ -102,6 +127,9 @@ def _show(console: Console, findings: dict) -> None:
     facts.add_row(
         "float32 product, this package's", f"relative error {findings['highest_product_error']:.0e}"
     )
+    gain = findings["low_precision_time"]
+    advice = "MixedPicard pays" if gain < PAYS else "MixedPicard does not pay"
+    facts.add_row("bfloat16 product", f"{gain:.2f} of the time of a float32 product: {advice} here")
     console.print(facts)
     checks = Table("check", "difference", "at most", "", title=f"self-check, {findings['seconds']:.1f} s")
     for check in findings["checks"]:

@@ -6,10 +6,15 @@ from typing import Annotated
 import tyro
 
 from implicit_ntk.cli._doctor import Doctor
+from implicit_ntk.cli._residuals import Residuals
 from implicit_ntk.cli._run import Run
 from implicit_ntk.equilibrium import ConvergenceError
 
-Command = Annotated[Run, tyro.conf.subcommand("run")] | Annotated[Doctor, tyro.conf.subcommand("doctor")]
+Command = (
+    Annotated[Run, tyro.conf.subcommand("run")]
+    | Annotated[Residuals, tyro.conf.subcommand("residuals")]
+    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
+)
 EXPECTED = (ValueError, TypeError, FileNotFoundError, FileExistsError, MemoryError, ConvergenceError)
 
 
@@ -25,7 +30,7 @@ def main(args: list[str] | None = None) -> int:
         return 130
 
 
-def _parsed(args: list[str] | None) -> Run | Doctor:
+def _parsed(args: list[str] | None) -> Run | Residuals | Doctor:
     return tyro.cli(
         Command,
         args=args,

@@ -24,7 +24,7 @@ class EulerState(eqx.Module):
     """All that the flow remembers: what a checkpoint would hold.
 
     `motion_z` is the change of the equilibria over the last step, of length `dt`, and `moved_p` the size
-    (root mean square over the samples) of that of the adjoint states; `amplification` is what the steps
+    (root mean square over the outputs) of that of the adjoint states; `amplification` is what the steps
     so far made of each eigenmode of the linearised dynamics, of which the flow itself makes `e^{-lam t}`;
     the evaluations are those that the steps took, and the solves at t = 0.
     """
@@ -36,7 +36,7 @@ class EulerState(eqx.Module):
     states: States
     motion_z: PyTree[Array]
     moved_p: Float[Array, ""]
-    amplification: Float[Array, " n"]
+    amplification: Float[Array, " N"]
     steps: Int[Array, ""]
     forward_evaluations: Int[Array, ""]
     adjoint_evaluations: Int[Array, ""]
@@ -150,7 +150,7 @@ class Euler(AbstractIntegrator):
         """The error of the same steps on the linearised dynamics, where both are known."""
         euler = state.amplification * (1 - (time - state.time) * problem.eigenvalues)
         exact = jnp.exp(-jnp.maximum(problem.eigenvalues, 0) * time)
-        modes = problem.eigenvectors.T @ problem.initial_residual
+        modes = problem.eigenvectors.T @ jnp.ravel(problem.initial_residual)
         return jnp.sqrt(jnp.sum(((euler - exact) * modes) ** 2))
 
     def _step(self, problem: FlowProblem, state: EulerState) -> EulerState:
@@ -165,7 +165,7 @@ class Euler(AbstractIntegrator):
             leaves=leaves,
             states=states,
             motion_z=_difference(states.equilibrium.z, state.states.equilibrium.z),
-            moved_p=_mean_size(_difference(states.adjoint.z, state.states.adjoint.z)),
+            moved_p=_mean_size(_difference(states.adjoint.z, state.states.adjoint.z), problem.y.ndim),
             amplification=state.amplification * (1 - dt * problem.eigenvalues),
             steps=state.steps + 1,
             forward_evaluations=state.forward_evaluations + jnp.max(states.equilibrium.steps),
@@ -186,7 +186,7 @@ class Euler(AbstractIntegrator):
             leaves,
             _along(state.states.equilibrium.z, state.motion_z, growth),
             state.states.adjoint.z,
-            share * _mean_size(state.motion_z),
+            share * _mean_size(state.motion_z, 1),
             share * state.moved_p,
         )
 
@@ -197,9 +197,9 @@ class Euler(AbstractIntegrator):
         return jnp.minimum(largest, self.ramp * (time + 1 / problem.eigenvalues[-1]))
 
 
-def _mean_size(motion: PyTree[Array]) -> Float[Array, ""]:
-    """Root mean square over the samples: the gradient is a sum over all of them."""
-    return jnp.sqrt(jnp.mean(norms(motion, 1) ** 2))
+def _mean_size(motion: PyTree[Array], batch_ndim: int) -> Float[Array, ""]:
+    """Root mean square over the problems of a batch: the gradient is a sum over all of them."""
+    return jnp.sqrt(jnp.mean(norms(motion, batch_ndim) ** 2))
 
 
 def _along(start: PyTree[Array], direction: PyTree[Array], length: Float[Array, ""]) -> PyTree[Array]:

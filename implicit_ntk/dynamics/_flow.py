@@ -41,11 +41,11 @@ class FlowState(eqx.Module):
 def gradient_flow(
     net: AbstractNetwork,
     X: Float[AnyArray, "n d"],
-    y: Float[AnyArray, " n"],
+    y: Float[AnyArray, "n *out"],
     times: Float[AnyArray, " T"] | Sequence[float],
     integrator: AbstractIntegrator,
     X_test: Float[AnyArray, "q d"] | None = None,
-    y_test: Float[AnyArray, " q"] | None = None,
+    y_test: Float[AnyArray, "q *out"] | None = None,
     method: Method | None = None,
 ) -> Trajectory:
     """Integrate `dtheta/dt = -J^T (u - y)` from the network as it is, to the last of `times`.
@@ -53,14 +53,16 @@ def gradient_flow(
     The predictions obey `du/dt = -H(t)(u - y)` (GG22, Lemma 4.1). Steps are the integrator's own;
     what is recorded at the requested times is solved for there, to the method's tolerance.
 
-    **Arguments:** `X` (n, d), `y` (n,) targets; `times` (T,), increasing, from 0 on; `integrator` such as
-    `Euler(dt)`; `X_test` (q, d) and `y_test` (q,) to watch; `method`, None for the network's default.
+    **Arguments:** `X` (n, d), `y` (n,) or (n, k) targets; `times` (T,), increasing, from 0 on;
+    `integrator` such as `Euler(dt)`; `X_test` (q, d) and `y_test` (q,) or (q, k) to watch; `method`, None
+    for the network's default.
 
     **Returns:** a `Trajectory`. Its metrics: `train_error`, `test_error` (share of wrong signs, a zero
-    half wrong), `test_loss` (`||f - y_test||^2 / 2`), `contraction` (`gamma ||A(t)||`), `distance_A` and
-    so on (`||A(t) - A(0)||_F`), `residual` (the largest of the recorded solve), `integrator_error`
-    (`||u_numerical - u||` of the same steps on the linearised dynamics), and the running counts
-    `steps`, `forward_evaluations`, `adjoint_evaluations`.
+    half wrong; of k > 1 outputs the share of rows whose largest output is not that of the targets, the
+    first of equal ones counting as the largest), `test_loss` (`||f - y_test||^2 / 2`), `contraction`
+    (`gamma ||A(t)||`), `distance_A` and so on (`||A(t) - A(0)||_F`), `residual` (the largest of the
+    recorded solve), `integrator_error` (`||u_numerical - u||` of the same steps on the linearised
+    dynamics), and the running counts `steps`, `forward_evaluations`, `adjoint_evaluations`.
 
     **Raises:** `ValueError` or `TypeError` for bad input, and for a step that is unstable;
     `ConvergenceError` where a solve fails on the way, with the time it got to (`on_failure="report"`
@@ -78,9 +80,9 @@ def gradient_flow(
 def pose(
     net: AbstractNetwork,
     X: Float[AnyArray, "n d"],
-    y: Float[AnyArray, " n"],
+    y: Float[AnyArray, "n *out"],
     X_test: Float[AnyArray, "q d"] | None = None,
-    y_test: Float[AnyArray, " q"] | None = None,
+    y_test: Float[AnyArray, "q *out"] | None = None,
     method: Method | None = None,
 ) -> FlowProblem:
     """The problem that `gradient_flow` solves, for those who drive it from a loop of their own.
@@ -153,20 +155,21 @@ def _run(problem: FlowProblem, integrator: AbstractIntegrator, times: Float[Arra
 def _posed(
     net: AbstractNetwork,
     X: Float[AnyArray, "n d"],
-    y: Float[AnyArray, " n"],
+    y: Float[AnyArray, "n *out"],
     X_test: Float[AnyArray, "q d"] | None,
-    y_test: Float[AnyArray, " q"] | None,
+    y_test: Float[AnyArray, "q *out"] | None,
     method: Method | None,
 ) -> tuple[FlowProblem, Method]:
     X, method, _ = check_request(net, X, method)
-    y = check_targets(y, X.shape[0]).astype(X.dtype)
+    out = net.out_shape
+    y = check_targets(y, (X.shape[0], *out)).astype(X.dtype)
     if X_test is None and y_test is not None:
         raise ValueError("y_test needs X_test; pass both, or X_test alone")
     if X_test is not None:
         X_test = check_batch(X_test, net.in_size, jax.tree.leaves(net), "X_test")
     targets = None
     if X_test is not None and y_test is not None:
-        targets = check_targets(y_test, X_test.shape[0], "y_test").astype(X.dtype)
+        targets = check_targets(y_test, (X_test.shape[0], *out), "y_test").astype(X.dtype)
     train = Data.of(net, X, method)
     test = None if X_test is None else Data.of(net, X_test, method)
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from implicit_ntk._checks import AnyArray, check_floating, check_targets
@@ -17,30 +18,37 @@ Times = float | int | Float[AnyArray, "..."]
 class LinearizedFlow(eqx.Module):
     """`uhat(t) = y - e^{-Ht} (y - u0)` by the eigenvectors `H = Q diag(lam) Q^T` (GG22, Lemma 4.2).
 
+    With k outputs the eigenvectors are those of `H` as a matrix of n k rows, the outputs (n, k).
+
     Eigenvalues at or below zero, which rounding makes of small ones, are taken as zero: such a mode
     does not move.
     """
 
-    eigenvalues: Float[Array, " n"]
-    eigenvectors: Float[Array, "n n"]
-    u0: Float[Array, " n"]
-    y: Float[Array, " n"]
+    eigenvalues: Float[Array, " N"]
+    eigenvectors: Float[Array, "N N"]
+    u0: Float[Array, "n *out"]
+    y: Float[Array, "n *out"]
 
     def __call__(self, t: Times) -> Float[Array, "..."]:
-        """`uhat(t)`: (n,) for a scalar time, (T, n) for a vector; `t = inf` as in `limit`."""
+        """`uhat(t)`: (n, *out) for a scalar time, (T, n, *out) for a vector; `t = inf` as in `limit`."""
         return self._over_times(t, self._train_at)
 
-    def at(self, t: Times, k0: Float[AnyArray, "q n"], f0: Float[AnyArray, " q"]) -> Float[Array, "..."]:
+    def at(self, t: Times, k0: Float[AnyArray, "..."], f0: Float[AnyArray, "q *out"]) -> Float[Array, "..."]:
         """The twin on unseen data: `f0 + k0 Q diag((1 - e^{-lam t})/lam) Q^T (y - u0)`.
 
-        **Arguments:** `k0` (q, n), the cross kernel `ntk(net, X_test, X)` at initialisation; `f0` (q,),
-        the outputs there. **Returns** (q,) or (T, q). Raises `ValueError` for shapes that do not fit.
+        **Arguments:** `k0` (q, n) or (q, k, n, k), the cross kernel `ntk(net, X_test, X)` at
+        initialisation; `f0` (q,) or (q, k), the outputs there. **Returns** the shape of `f0`, after (T,) for
+        a vector of times. Raises `ValueError` for shapes that do not fit.
         """
         k0, f0 = self._check_unseen(k0, f0)
-        return self._over_times(t, lambda t: f0 + k0 @ (self.eigenvectors @ self._integrated(t)))
+
+        def value(t: Float[Array, ""]) -> Float[Array, "q *out"]:
+            return f0 + (k0 @ (self.eigenvectors @ self._integrated(t))).reshape(f0.shape)
+
+        return self._over_times(t, value)
 
     def limit(
-        self, k0: Float[AnyArray, "q n"] | None = None, f0: Float[AnyArray, " q"] | None = None
+        self, k0: Float[AnyArray, "..."] | None = None, f0: Float[AnyArray, "q *out"] | None = None
     ) -> Float[Array, "..."]:
         """`t = inf`: `y` on the data, `f0 + k0 H^{-1} (y - u0)` on unseen data.
 
@@ -48,13 +56,11 @@ class LinearizedFlow(eqx.Module):
         resolved in this dtype: whether the slowest mode is ever learnt is then not known. `ValueError`
         for one of `k0`, `f0` without the other.
         """
-        if (k0 is None) != (f0 is None):
-            raise ValueError("k0 and f0 belong together; pass both for unseen data, neither for the data")
         infinity = jnp.asarray(jnp.inf, self.y.dtype)
         if k0 is None and f0 is None:
             return self(infinity)
         if k0 is None or f0 is None:
-            raise ValueError("k0 and f0 go together: pass both for unseen data, neither for the data")
+            raise ValueError("k0 and f0 belong together; pass both for unseen data, neither for the data")
         return self.at(infinity, k0, f0)
 
     @property
@@ -62,22 +68,23 @@ class LinearizedFlow(eqx.Module):
         """Is the smallest eigenvalue above rounding and the default tolerances?"""
         return self.eigenvalues[0] > resolution_of(self.eigenvalues)
 
-    def _train_at(self, t: Float[Array, ""]) -> Float[Array, " n"]:
-        return self.y - self.eigenvectors @ (self._decay(t) * self._coefficients())
+    def _train_at(self, t: Float[Array, ""]) -> Float[Array, "n *out"]:
+        remaining = self.eigenvectors @ (self._decay(t) * self._coefficients())
+        return self.y - remaining.reshape(self.y.shape)
 
-    def _integrated(self, t: Float[Array, ""]) -> Float[Array, " n"]:
+    def _integrated(self, t: Float[Array, ""]) -> Float[Array, " N"]:
         """`(1 - e^{-lam t})/lam` times the coefficients; `t` where `lam` is zero."""
         positive = self.eigenvalues > 0
         lam = jnp.where(positive, self.eigenvalues, 1)
         factor = jnp.where(positive, -jnp.expm1(-lam * t) / lam, t)
         return factor * self._coefficients()
 
-    def _decay(self, t: Float[Array, ""]) -> Float[Array, " n"]:
+    def _decay(self, t: Float[Array, ""]) -> Float[Array, " N"]:
         lam = jnp.maximum(self.eigenvalues, 0)
         return jnp.where(lam > 0, jnp.exp(-jnp.where(lam > 0, lam, 1) * t), 1)
 
-    def _coefficients(self) -> Float[Array, " n"]:
-        return self.eigenvectors.T @ (self.y - self.u0)
+    def _coefficients(self) -> Float[Array, " N"]:
+        return self.eigenvectors.T @ jnp.ravel(self.y - self.u0)
 
     def _over_times(self, t: Times, value: Callable[[Array], Array]) -> Float[Array, "..."]:
         t = self._check_times(t)
@@ -102,29 +109,34 @@ class LinearizedFlow(eqx.Module):
         return t
 
     def _check_unseen(
-        self, k0: Float[AnyArray, "q n"], f0: Float[AnyArray, " q"]
-    ) -> tuple[Float[Array, "q n"], Float[Array, " q"]]:
+        self, k0: Float[AnyArray, "..."], f0: Float[AnyArray, "q *out"]
+    ) -> tuple[Float[Array, "Q N"], Float[Array, "q *out"]]:
+        """`k0` as a matrix, and `f0`."""
         k0 = check_floating(k0, "k0")
-        if k0.ndim != 2 or k0.shape[1] != self.y.size:
-            raise ValueError(
-                f"k0 must have shape (q, {self.y.size}), got {k0.shape}; pass k0 = ntk(net, X_test, X)"
-            )
-        return k0, check_targets(f0, k0.shape[0], "f0")
+        want = (*self.y.shape[1:], *self.y.shape)
+        if k0.shape[1:] != want:
+            sizes = ", ".join(map(str, ("q", *want)))
+            raise ValueError(f"k0 must have shape ({sizes}), got {k0.shape}; pass k0 = ntk(net, X_test, X)")
+        f0 = check_targets(f0, (k0.shape[0], *self.y.shape[1:]), "f0")
+        return k0.reshape(f0.size, self.y.size), f0
 
 
 def linearized_flow(
-    H: Float[AnyArray, "n n"], u0: Float[AnyArray, " n"], y: Float[AnyArray, " n"]
+    H: Float[AnyArray, "..."], u0: Float[AnyArray, "n *out"], y: Float[AnyArray, "n *out"]
 ) -> LinearizedFlow:
     """Gradient flow with the kernel `H` frozen, from the outputs `u0` towards the targets `y`.
 
     One eigendecomposition; then `lin(t)` on the data, `lin.at(t, k0, f0)` on unseen data,
     `lin.limit(...)` at `t = inf`. The loss is `||u - y||^2 / 2`, without 1/n.
 
+    **Arguments:** `H` (n, n) with `u0`, `y` (n,); or, with k outputs, `H` (n, k, n, k) with (n, k).
+
     **Raises:** `ValueError` for shapes that do not fit, for values that are not finite, and for an `H`
     with an eigenvalue more negative than rounding explains.
     """
+    shape = np.shape(H)[: np.ndim(H) // 2]
     H = check_kernel(H)
-    u0, y = check_targets(u0, H.shape[0], "u0"), check_targets(y, H.shape[0], "y")
+    u0, y = check_targets(u0, shape, "u0"), check_targets(y, shape, "y")
     lam, Q = jnp.linalg.eigh(H)
     negative = lam[0] < -resolution_of(jnp.abs(lam)[jnp.argsort(jnp.abs(lam))])
     if not is_traced(negative) and negative:

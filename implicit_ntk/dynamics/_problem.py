@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PyTree
 from implicit_ntk.equilibrium import Equilibrium, Method, Policy
 from implicit_ntk.jacobian import (
     Linearization,
+    adjoint_products,
     build,
     default_kind,
     from_linearization,
@@ -30,7 +31,7 @@ class Data(eqx.Module):
     """
 
     X: Float[Array, "n d"]
-    baseline: Float[Array, " n"] | float
+    baseline: Float[Array, "n *out"] | float
     phi: PyTree[Array] | None
 
     @classmethod
@@ -60,46 +61,44 @@ class States(eqx.Module):
 class FlowProblem(eqx.Module):
     """Train `net` on `train`, `y` under the square loss `||u - y||^2 / 2`, watching `test`, `y_test`.
 
-    `net` is the network at initialisation, `start` its states there, `eigenvalues` and `eigenvectors`
-    those of its kernel `H(0)`.
+    `net` is the network at initialisation, `start` its states and `initial_residual` its `u(0) - y`
+    there, `eigenvalues` and `eigenvectors` those of its kernel `H(0)`, with k outputs as a matrix of
+    n k rows.
     """
 
     net: AbstractNetwork
     train: Data
-    y: Float[Array, " n"]
+    y: Float[Array, "n *out"]
     test: Data | None
-    y_test: Float[Array, " q"] | None
+    y_test: Float[Array, "q *out"] | None
     method: Method
     start: States
-    eigenvalues: Float[Array, " n"]
-    eigenvectors: Float[Array, "n n"]
+    initial_residual: Float[Array, "n *out"]
+    eigenvalues: Float[Array, " N"]
+    eigenvectors: Float[Array, "N N"]
 
     @classmethod
     def pose(
         cls,
         net: AbstractNetwork,
         train: Data,
-        y: Float[Array, " n"],
+        y: Float[Array, "n *out"],
         test: Data | None,
-        y_test: Float[Array, " q"] | None,
+        y_test: Float[Array, "q *out"] | None,
         method: Method,
         policy: Policy,
     ) -> "FlowProblem":
-        """Solve at initialisation, form `H(0)` and decompose it: n^3 flops, once a run."""
+        """Solve at initialisation, form `H(0)` and decompose it: (n k)^3 flops, once a run."""
         J = build(net, train.X, method, policy, default_kind(net))
-        lam, Q = jnp.linalg.eigh(sum(J.kernel_blocks(J).values()))
-        start = States(J.linearization.equilibrium, J.linearization.adjoint)
-        return cls(net, train, y, test, y_test, method, start, lam, Q)
+        at = J.linearization
+        H = jax.tree.reduce(operator.add, J.kernel_blocks(J)).reshape(y.size, y.size)
+        start, residual = States(at.equilibrium, at.adjoint), _residual(at, train, y)
+        return cls(net, train, y, test, y_test, method, start, residual, *jnp.linalg.eigh(H))
 
     @property
     def initial_leaves(self) -> Leaves:
         """The trained leaves at t = 0."""
         return trained_leaves(self.net)
-
-    @property
-    def initial_residual(self) -> Float[Array, " n"]:
-        """`u(0) - y`."""
-        return self.residual(self.at(self.initial_leaves, self.start))
 
     def network(self, leaves: Leaves) -> AbstractNetwork:
         """The network with its trained leaves replaced."""
@@ -124,26 +123,25 @@ class FlowProblem(eqx.Module):
         at = linearize(self.network(leaves), self.train.X, method, "report", z0, p0, self.train.phi)
         return States(at.equilibrium, at.adjoint)
 
-    def residual(self, at: Linearization) -> Float[Array, " n"]:
-        """`r = u - y`, with `u = readout(z) + p.(cell(z) - z)`.
-
-        The correction makes the error of `u` quadratic in what the solves left unsolved. Without it a
-        loose solve costs the slow modes dearly: the equilibria move much while the outputs hardly do.
-        """
-        return at.outputs + _still_unsolved(at) - self.train.baseline - self.y
-
     def gradient(self, leaves: Leaves, states: States) -> Leaves:
         """`J^T r`, the gradient of the loss, by name."""
         at = self.at(leaves, states)
-        return from_linearization(at).pull(self.residual(at))
+        return from_linearization(at).pull(_residual(at, self.train, self.y))
 
 
-def _still_unsolved(at: Linearization) -> Float[Array, " n"]:
-    """`p_i . (cell(z_i) - z_i)`: what solving on would add to the outputs, to first order."""
-    z, p = at.equilibrium.z, at.adjoint.z
-    terms = jax.tree.map(lambda p, new, old: p * (new - old), p, at.net.cell(z, at.phi), z)
-    sums = jax.tree.map(lambda term: jnp.sum(term.reshape(term.shape[0], -1), axis=1), terms)
-    return jax.tree.reduce(operator.add, sums)
+def _residual(at: Linearization, train: Data, y: Float[Array, "n *out"]) -> Float[Array, "n *out"]:
+    """`r = u - y`, with `u = readout(z) + p.(cell(z) - z)`.
+
+    The correction makes the error of `u` quadratic in what the solves left unsolved. Without it a
+    loose solve costs the slow modes dearly: the equilibria move much while the outputs hardly do.
+    """
+    return at.outputs + _still_unsolved(at) - train.baseline - y
+
+
+def _still_unsolved(at: Linearization) -> Float[Array, "n *out"]:
+    """`p_ic . (cell(z_i) - z_i)`: what solving on would add to the outputs, to first order."""
+    z = at.equilibrium.z
+    return adjoint_products(at.adjoint.z, jax.tree.map(operator.sub, at.net.cell(z, at.phi), z))
 
 
 def _loosened(method: Method, slack_z: Float[Array, ""], slack_p: Float[Array, ""]) -> Method:

@@ -14,8 +14,8 @@ from implicit_ntk.networks import AbstractNetwork, solve_injected
 class Record(eqx.Module):
     """The run at one time; `z_test` starts the next record's solve."""
 
-    u: Float[Array, " n"]
-    f: Float[Array, " q"] | None
+    u: Float[Array, "n *out"]
+    f: Float[Array, "q *out"] | None
     loss: Float[Array, ""]
     metrics: dict[str, Array]
     status: Int[Array, ""]
@@ -53,7 +53,7 @@ def record(
 
 def _outputs(
     problem: FlowProblem, net: AbstractNetwork, data: Data, z0: PyTree[Array] | None
-) -> tuple[Float[Array, " n"], Equilibrium]:
+) -> tuple[Float[Array, "n *out"], Equilibrium]:
     phi = data.injected(net)
     eq = solve_injected(net, phi, z0, problem.method, "report")
     return net.readout(eq.z, phi) - data.baseline, eq
@@ -64,16 +64,22 @@ def _distances(start: Leaves, now: Leaves) -> dict[str, Array]:
     return {f"distance_{name}": jnp.linalg.norm(jnp.ravel(now[name] - start[name])) for name in start}
 
 
-def _test_metrics(f: Float[Array, " q"], y: Float[Array, " q"] | None) -> dict[str, Array]:
+def _test_metrics(f: Float[Array, "q *out"], y: Float[Array, "q *out"] | None) -> dict[str, Array]:
     return {} if y is None else {"test_loss": _loss(f, y), "test_error": _error(f, y)}
 
 
-def _loss(u: Float[Array, " n"], y: Float[Array, " n"]) -> Float[Array, ""]:
+def _loss(u: Float[Array, "n *out"], y: Float[Array, "n *out"]) -> Float[Array, ""]:
     return jnp.sum((u - y) ** 2) / 2
 
 
-def _error(u: Float[Array, " n"], y: Float[Array, " n"]) -> Float[Array, ""]:
-    """The share of signs that are wrong; an output of exactly zero is half wrong."""
+def _error(u: Float[Array, "n *out"], y: Float[Array, "n *out"]) -> Float[Array, ""]:
+    """The share of signs that are wrong, an output of exactly zero being half wrong.
+
+    With several outputs the share of rows whose largest output is another than that of the targets; of
+    equal ones the first counts as the largest.
+    """
+    if u.ndim == 2 and u.shape[1] > 1:
+        return jnp.mean(jnp.argmax(u, axis=1) != jnp.argmax(y, axis=1), dtype=u.dtype)
     return jnp.mean((u * y < 0) + (u * y == 0) / 2)
 
 

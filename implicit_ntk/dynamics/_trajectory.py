@@ -11,8 +11,9 @@ from implicit_ntk.networks import AbstractNetwork
 class Trajectory(eqx.Module):
     """A training run, recorded at the requested times.
 
-    - `times` (T,); `u` (T, n), the outputs on the training data; `f` (T, n_test), on unseen data, or None.
-    - `loss` (T,): `||u - y||^2 / 2`.
+    - `times` (T,); `u` (T, n) or (T, n, k), the outputs on the training data; `f` (T, q) or (T, q, k), on
+      unseen data, or None.
+    - `loss` (T,): `||u - y||^2 / 2`, summed over all outputs.
     - `metrics`: a dictionary of (T,) arrays; see `gradient_flow`.
     - `net`: the network at the last requested time, or the one whose solve failed.
     - `steps`, `forward_evaluations`, `adjoint_evaluations`: integrator steps, and applications of the
@@ -22,8 +23,8 @@ class Trajectory(eqx.Module):
     """
 
     times: Float[Array, " T"]
-    u: Float[Array, "T n"]
-    f: Float[Array, "T q"] | None
+    u: Float[Array, "T n *out"]
+    f: Float[Array, "T q *out"] | None
     loss: Float[Array, " T"]
     metrics: dict[str, Shaped[Array, " T"]]
     net: AbstractNetwork
@@ -33,6 +34,8 @@ class Trajectory(eqx.Module):
     status: Int[Array, ""]
 
 
-def predict(traj: Trajectory, X: Float[AnyArray, "n d"], method: Method | None = None) -> Float[Array, " n"]:
-    """The outputs (n,) on `X` of the network at the end of a run; raises as the network does."""
+def predict(
+    traj: Trajectory, X: Float[AnyArray, "n d"], method: Method | None = None
+) -> Float[Array, "n *out"]:
+    """The outputs, (n,) or (n, k), on `X` of the network at the end of a run; raises as the network does."""
     return traj.net(X, method)

@@ -18,17 +18,32 @@ from implicit_ntk.equilibrium._affine import (
     AffineMap as AffineMap,
     LinearizedAffine as LinearizedAffine,
 )
+from implicit_ntk.equilibrium._anderson import Anderson as Anderson
+from implicit_ntk.equilibrium._auto import Auto as Auto
 from implicit_ntk.equilibrium._batch import norms as norms
-from implicit_ntk.equilibrium._driver import Equilibrium as Equilibrium
+from implicit_ntk.equilibrium._broyden import Broyden as Broyden
+from implicit_ntk.equilibrium._chord import Chord as Chord
+from implicit_ntk.equilibrium._driver import Equilibrium as Equilibrium, residuals as residuals
 from implicit_ntk.equilibrium._fixed_point import (
     fixed_point as fixed_point,
     solve_fixed_point as solve_fixed_point,
 )
+from implicit_ntk.equilibrium._forward_backward import ForwardBackward as ForwardBackward
+from implicit_ntk.equilibrium._incremental import (
+    MixedPicard as MixedPicard,
+    low_product as low_product,
+    low_type as low_type,
+)
+from implicit_ntk.equilibrium._iterated import Iterated as Iterated
+from implicit_ntk.equilibrium._krylov import GMRES as GMRES, BiCGStab as BiCGStab
 from implicit_ntk.equilibrium._linear import (
     AbstractLinearSolver as AbstractLinearSolver,
     Neumann as Neumann,
 )
+from implicit_ntk.equilibrium._lu import LU as LU
 from implicit_ntk.equilibrium._method import Method as Method
+from implicit_ntk.equilibrium._newton import Newton as Newton
+from implicit_ntk.equilibrium._peaceman_rachford import PeacemanRachford as PeacemanRachford
 from implicit_ntk.equilibrium._picard import Picard as Picard
 from implicit_ntk.equilibrium._policy import (
     ADJOINT as ADJOINT,

@@ -18,6 +18,10 @@ from implicit_ntk.equilibrium._rule import LinearMap, LinearSolve, ParametricMap
 from implicit_ntk.equilibrium._solver import AbstractSolver, Map
 
 
+HIGHEST = "highest"
+"""The precision of products that nobody has asked for less of."""
+
+
 class Problem(eqx.Module):
     """A fixed-point problem `z = f(z, args)` as an adjoint gets it."""
 
@@ -26,6 +30,7 @@ class Problem(eqx.Module):
     batch_ndim: int
     policy: Policy
     affine: AffineMap | None = None
+    precision: str = eqx.field(static=True, default=HIGHEST)
 
     def iteration(self, solver: AbstractSolver) -> Iteration:
         """The problem at its arguments, ready to be iterated."""
@@ -40,6 +45,10 @@ class AbstractAdjoint(eqx.Module):
     def solve(self, problem: Problem, solver: AbstractSolver, z0: PyTree[Array]) -> Equilibrium:
         """The equilibrium, its `z` differentiable in `problem.args`."""
 
+    def prepare(self, affine: AffineMap, solver: AbstractSolver) -> "AbstractAdjoint":
+        """The adjoint with whatever its solver factors once, or shares with the forward solver."""
+        return self
+
 
 class AbstractImplicitAdjoint(AbstractAdjoint):
     """The implicit function theorem; `linear_solver` solves the equations that it leads to."""
@@ -53,10 +62,14 @@ class AbstractImplicitAdjoint(AbstractAdjoint):
     def __check_init__(self) -> None:
         check_linear_solver(self.linear_solver)
 
+    def prepare(self, affine: AffineMap, solver: AbstractSolver) -> "AbstractImplicitAdjoint":
+        """The adjoint with its linear solver prepared."""
+        return dataclasses.replace(self, linear_solver=self.linear_solver.prepare(affine, solver))
+
     def solve(self, problem: Problem, solver: AbstractSolver, z0: PyTree[Array]) -> Equilibrium:
         """Solve without derivatives, then attach the rule."""
         eq = _solve_without_derivatives(problem, solver, z0)
-        solve = GuardedSolve(self.linear_solver, problem.batch_ndim, problem.policy)
+        solve = GuardedSolve(self.linear_solver, problem.batch_ndim, problem.policy, problem.precision)
         solve = solve.near(problem.affine, eq.z)
         return _with_state(eq, self.attach(problem.f, eq.z, problem.args, solve), problem.policy)
 
@@ -103,6 +116,11 @@ class Unrolled(AbstractAdjoint):
 
     def solve(self, problem: Problem, solver: AbstractSolver, z0: PyTree[Array]) -> Equilibrium:
         """Run the driver's loop as a `scan`."""
+        if solver.needs_affine:
+            raise ValueError(
+                f"adjoint: Unrolled() differentiates applications of the cell, which {type(solver).__name__} "
+                "does not make; use ImplicitAdjoint(), or unroll Picard() or Anderson()"
+            )
         depth = solver.max_steps if self.depth is None else self.depth
         return guard_forward(unroll(problem.iteration(solver), lax.stop_gradient(z0), depth), problem.policy)
 
@@ -123,20 +141,22 @@ class JacobianFree(AbstractAdjoint):
 
 
 class GuardedSolve(eqx.Module):
-    """The linear solve that a rule is given: its failures are those of `guard_adjoint`."""
+    """The linear solve that a rule is given: its failures are those of `guard_adjoint`.
+
+    It brings the precision of its products along: JAX runs rules outside the context they were made in.
+    """
 
     linear_solver: AbstractLinearSolver
     batch_ndim: int
     policy: Policy
+    precision: str = eqx.field(static=True)
     tangents: LinearizedAffine | None = None
 
     def near(self, affine: AffineMap | None, z: PyTree[Array]) -> "GuardedSolve":
         """The same, told the form of the equations at `z`, where the linear solver wants to know it."""
         if affine is None or not self.linear_solver.needs_affine:
             return self
-        arrays, static = eqx.partition((affine, z), eqx.is_array)
-        affine, z = eqx.combine(lax.stop_gradient(arrays), static)
-        return dataclasses.replace(self, tangents=affine.linearized(z))
+        return dataclasses.replace(self, tangents=affine.constant().linearized(lax.stop_gradient(z)))
 
     def solve(
         self,
@@ -149,7 +169,8 @@ class GuardedSolve(eqx.Module):
         at = self.tangents
         if at is not None and transposed:
             at = at.transpose()
-        eq = self.linear_solver.solve(apply, rhs, self.batch_ndim, guess, at)
+        with jax.default_matmul_precision(self.precision):
+            eq = self.linear_solver.solve(apply, rhs, self.batch_ndim, guess, at)
         return guard_adjoint(eq, self.policy)
 
     def __call__(self, apply: LinearMap, rhs: PyTree[Array], transposed: bool = False) -> PyTree[Array]:

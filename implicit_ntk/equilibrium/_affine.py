@@ -9,6 +9,7 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
 
@@ -29,6 +30,11 @@ class AffineMap(eqx.Module):
     def __call__(self, z: Float[Array, "... m"]) -> Float[Array, "... m"]:
         """`sigma(scale z weight + offset)`."""
         return self.apply(self.product(z))
+
+    def constant(self) -> "AffineMap":
+        """The same without derivatives: what solvers factor is no function of the weights."""
+        arrays, static = eqx.partition(self, eqx.is_array)
+        return eqx.combine(lax.stop_gradient(arrays), static)
 
     def product(self, z: Float[Array, "... m"]) -> Float[Array, "... m"]:
         """`scale z weight`."""

@@ -11,9 +11,9 @@ from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
 from implicit_ntk.equilibrium._batch import norms, real_dtype, select, subtract
-from implicit_ntk.equilibrium._solver import AbstractSolver, Map
+from implicit_ntk.equilibrium._solver import AbstractSolver, Map, Measure
 from implicit_ntk.equilibrium._status import RUNNING, Status, succeeded
-from implicit_ntk.equilibrium._stopping import STALL_PATIENCE, Tolerance, at_rounding
+from implicit_ntk.equilibrium._stopping import BLOW_UP, STALL_PATIENCE, Tolerance, at_rounding
 
 
 class Equilibrium(eqx.Module):
@@ -90,18 +90,17 @@ class Iteration(eqx.Module):
 
     def step(self, loop: Loop) -> Loop:
         """Evaluate `f` once and move the problems that are still running."""
-        fz, solver = self.solver.evaluate(self.f, loop.z, loop.solver)
-        z, fz_value = lax.stop_gradient((loop.z, fz))
-        residual = norms(subtract(fz_value, z), self.f.batch_ndim)
-        scale = norms(fz_value, self.f.batch_ndim) if self.scale is None else self.scale
-        new = self._books(loop, residual, scale)
+        fz, measure, solver = self.solver.evaluate(
+            self.f, loop.z, loop.solver, lambda fz: self._measure(loop.z, fz)
+        )
+        new = self._books(loop, measure)
         running = new.status == RUNNING
-        guess, solver = self.solver.step(self.f, loop.z, fz, solver)
-        best = None if loop.best is None else select(residual < loop.least, loop.z, loop.best)
+        guess, moved = self.solver.step(self.f, loop.z, fz, solver)
+        best = None if loop.best is None else select(measure.residual < loop.least, loop.z, loop.best)
         return eqx.tree_at(
             lambda loop: (loop.z, loop.best, loop.solver),
             new,
-            (select(running, guess, loop.z), best, self.solver.freeze(running, solver, loop.solver)),
+            (select(running, guess, loop.z), best, self.solver.freeze(running, moved, solver)),
             is_leaf=lambda leaf: leaf is None,
         )
 
@@ -115,16 +114,28 @@ class Iteration(eqx.Module):
         error = jnp.where(residual == 0, residual, self.solver.error(residual, rate))
         return Equilibrium(z, residual, error, loop.steps, loop.status)
 
-    def _books(self, loop: Loop, residual: Array, scale: Array) -> Loop:
+    def _measure(self, z: PyTree[Array], fz: PyTree[Array]) -> Measure:
+        """The stopping test of this iteration."""
+        z, fz = lax.stop_gradient((z, fz))
+        residual = norms(subtract(fz, z), self.f.batch_ndim)
+        scale = norms(fz, self.f.batch_ndim) if self.scale is None else self.scale
+        return Measure(residual, scale, residual <= self.tolerance.threshold(scale))
+
+    def _books(self, loop: Loop, measure: Measure) -> Loop:
         """Residual, rate, steps and status after an evaluation; frozen problems keep theirs."""
+        residual, scale, solved = measure
         running = loop.status == RUNNING
         improved = residual < loop.least
         since_least = jnp.where(improved, 0, loop.since_least + 1)
         stalled = (since_least >= STALL_PATIENCE) & at_rounding(residual, scale)
+        rate = _smoothed_rate(loop, residual, scale)
         last = loop.count + 1 >= self.solver.max_steps
         status = jnp.where(last, jnp.int32(Status.MAX_STEPS), jnp.int32(RUNNING))
+        flat = ((rate >= 1) & ~improved) | (since_least >= STALL_PATIENCE)
+        blown_up = False if self.scale is None else residual > BLOW_UP * jnp.maximum(scale, loop.least)
+        status = jnp.where((last & flat) | blown_up, jnp.int32(Status.DIVERGED), status)
         status = jnp.where(stalled, jnp.int32(Status.STALLED), status)
-        status = jnp.where(residual <= self.tolerance.threshold(scale), jnp.int32(Status.CONVERGED), status)
+        status = jnp.where(solved, jnp.int32(Status.CONVERGED), status)
         # An infinite scale would make any residual small.
         finite = jnp.isfinite(residual) & jnp.isfinite(scale)
         status = jnp.where(finite, status, jnp.int32(Status.NONFINITE))
@@ -140,7 +151,7 @@ class Iteration(eqx.Module):
             keep(residual, loop.residual),
             keep(jnp.minimum(residual, loop.least), loop.least),
             keep(since_least, loop.since_least),
-            keep(_smoothed_rate(loop, residual, scale), loop.rate),
+            keep(rate, loop.rate),
             keep(loop.steps + 1, loop.steps),
             keep(status, loop.status),
         )
@@ -158,6 +169,18 @@ def unroll(iteration: Iteration, z0: PyTree[Array], depth: int) -> Equilibrium:
     iteration = eqx.tree_at(lambda iteration: iteration.solver.max_steps, iteration, depth)
     loop, _ = lax.scan(lambda loop, _: (iteration.step(loop), None), iteration.init(z0), length=depth)
     return iteration.result(loop)
+
+
+def residuals(f: Map, solver: AbstractSolver, z0: PyTree[Array], steps: int) -> Float[Array, "steps ..."]:
+    """`||f(z) - z|| / ||f(z)||` of each problem at each of `steps` iterates; only rounding stops it."""
+    iteration = Iteration(f, solver, Tolerance(0.0, 0.0))
+
+    def step(loop: Loop, _: None) -> tuple[Loop, Array]:
+        fz = f(loop.z)
+        relative = norms(subtract(fz, loop.z), f.batch_ndim) / norms(fz, f.batch_ndim)
+        return iteration.step(loop), relative
+
+    return lax.scan(step, iteration.init(z0), length=steps)[1]
 
 
 def _smoothed_rate(loop: Loop, residual: Array, scale: Array) -> Array:

@@ -2,28 +2,35 @@
 
 import abc
 import operator
-from typing import ClassVar
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
 from jax.typing import ArrayLike
 from jaxtyping import Array, PyTree
 
-from implicit_ntk.equilibrium._affine import LinearizedAffine
-from implicit_ntk.equilibrium._batch import divide, magnitudes, multiply, norms
+from implicit_ntk.equilibrium._affine import AffineMap, LinearizedAffine
+from implicit_ntk.equilibrium._batch import divide, magnitudes, multiply, norms, subtract
 from implicit_ntk.equilibrium._driver import Equilibrium, Iteration, iterate
 from implicit_ntk.equilibrium._picard import Picard
 from implicit_ntk.equilibrium._rule import LinearMap
-from implicit_ntk.equilibrium._solver import Map, check_tolerances
+from implicit_ntk.equilibrium._solver import AbstractSolver, Map, check_form, check_tolerances
 from implicit_ntk.equilibrium._stopping import Tolerance
 
 
 class AbstractLinearSolver(eqx.Module):
     """Solves `x = apply(x) + rhs` for each problem of a batch, relative to its right-hand side."""
 
-    needs_affine: ClassVar[bool] = False
-
     atol: eqx.AbstractVar[ArrayLike]
+
+    @property
+    def needs_affine(self) -> bool:
+        """Must the form of the equations be known?"""
+        return False
+
+    def prepare(self, affine: AffineMap, solver: AbstractSolver) -> "AbstractLinearSolver":
+        """The same with whatever it factors once, or shares with the solver of the forward equation."""
+        return self
 
     @abc.abstractmethod
     def solve(
@@ -64,17 +71,71 @@ class Neumann(AbstractLinearSolver):
         at: LinearizedAffine | None = None,
     ) -> Equilibrium:
         """Picard on `x -> apply(x) + rhs`, from `guess` or from `rhs`, in units of each `rhs`."""
-        unit = magnitudes(rhs, batch_ndim)
-        rhs = divide(rhs, unit)
-        iteration = Iteration(
-            Map(lambda x: jax.tree.map(operator.add, apply(x), rhs), batch_ndim),
-            Picard(max_steps=self.max_steps),
-            Tolerance(self.rtol, self.atol / unit),
-            scale=norms(rhs, batch_ndim),
-        )
-        eq = iterate(iteration, rhs if guess is None else divide(guess, unit))
-        found = (multiply(unit, eq.z), unit * eq.residual, unit * eq.error)
-        return eqx.tree_at(lambda eq: (eq.z, eq.residual, eq.error), eq, found)
+        picard = Picard(self.rtol, max_steps=self.max_steps)
+        return solve_by_iteration(picard, self.atol, apply, rhs, batch_ndim, guess)
+
+
+def solve_by_iteration(
+    solver: AbstractSolver,
+    atol: ArrayLike,
+    apply: LinearMap,
+    rhs: PyTree[Array],
+    batch_ndim: int,
+    guess: PyTree[Array] | None = None,
+    at: LinearizedAffine | None = None,
+) -> Equilibrium:
+    """The fixed point of `x -> apply(x) + rhs`, from `guess` or from `rhs`, in units of each `rhs`.
+
+    The tolerances are those of the solver, `atol` added to its own. A solver that needs the affine form
+    iterates on that of the equation, `at.equation(rhs)`, instead; the residual is that of `x` all the same.
+    Raises `ValueError` where it needs a form that there is not.
+    """
+    unit = magnitudes(rhs, batch_ndim)
+    rhs = divide(rhs, unit)
+    x = rhs if guess is None else divide(guess, unit)
+    run = _iterate_affine if solver.needs_affine else _iterate_map
+    tolerance, scale = Tolerance(solver.rtol, (solver.atol + atol) / unit), norms(rhs, batch_ndim)
+
+    def iteration(f: Map, solver: AbstractSolver) -> Iteration:
+        return Iteration(f, solver, tolerance, scale)
+
+    f = Map(lambda x: jax.tree.map(operator.add, apply(x), rhs), batch_ndim)
+    eq = run(iteration, solver, f, rhs, x, at)
+    found = (multiply(unit, eq.z), unit * eq.residual, unit * eq.error)
+    return eqx.tree_at(lambda eq: (eq.z, eq.residual, eq.error), eq, found)
+
+
+def _iterate_map(
+    iteration: Callable[[Map, AbstractSolver], Iteration],
+    solver: AbstractSolver,
+    f: Map,
+    rhs: PyTree[Array],
+    x: PyTree[Array],
+    at: LinearizedAffine | None,
+) -> Equilibrium:
+    """The fixed point of the equation as it stands."""
+    return iterate(iteration(f, solver), x)
+
+
+def _iterate_affine(
+    iteration: Callable[[Map, AbstractSolver], Iteration],
+    solver: AbstractSolver,
+    f: Map,
+    rhs: PyTree[Array],
+    x: PyTree[Array],
+    at: LinearizedAffine | None,
+) -> Equilibrium:
+    """The fixed point of its affine form, and the solution with its residual from that."""
+    if at is None:
+        check_form(solver, None)
+    assert at is not None
+    equation = at.equation(rhs)
+    check_form(solver, equation)
+    solver = solver.transpose() if at.transposed else solver
+    eq = iterate(iteration(Map(equation, f.batch_ndim, equation), solver), at.unknown(x, rhs))
+    x = at.solution(eq.z, rhs)
+    residual = norms(subtract(f(x), x), f.batch_ndim)
+    return eqx.tree_at(lambda eq: (eq.z, eq.residual), eq, (x, residual))
 
 
 def check_linear_solver(linear_solver: object) -> None:

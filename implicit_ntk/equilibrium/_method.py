@@ -1,14 +1,19 @@
 """How to solve: one value that every entry point takes as `method=`."""
 
+import dataclasses
 from contextlib import AbstractContextManager
 
 import equinox as eqx
 import jax
 
-from implicit_ntk.equilibrium._adjoint import AbstractAdjoint, ImplicitAdjoint
+from implicit_ntk.equilibrium._adjoint import HIGHEST, AbstractAdjoint, ImplicitAdjoint
+from implicit_ntk.equilibrium._affine import AffineMap
+from implicit_ntk.equilibrium._iterated import Iterated
+from implicit_ntk.equilibrium._krylov import GMRES
+from implicit_ntk.equilibrium._newton import Newton
 from implicit_ntk.equilibrium._picard import Picard
 from implicit_ntk.equilibrium._policy import POLICIES, Policy
-from implicit_ntk.equilibrium._solver import AbstractSolver
+from implicit_ntk.equilibrium._solver import AbstractSolver, check_form
 
 PRECISIONS = ("default", "high", "highest", "bfloat16", "tensorfloat32", "float32")
 
@@ -41,6 +46,35 @@ class Method(eqx.Module):
         if self.precision is not None and self.precision not in PRECISIONS:
             raise ValueError(f"precision must be None or one of {PRECISIONS}, got {self.precision!r}")
 
+    @classmethod
+    def of(
+        cls, solver: AbstractSolver, on_failure: Policy = "raise", precision: str | None = None
+    ) -> "Method":
+        """The method that solves for equilibria and for their derivatives by the same solver.
+
+        Forward and adjoint share what the solver factors. `Newton` lends its linear solver, and where it
+        was given none `GMRES()`.
+        """
+        linear = (solver.linear_solver or GMRES()) if isinstance(solver, Newton) else Iterated(solver=solver)
+        return cls(solver, ImplicitAdjoint(linear), on_failure, precision)
+
+    def prepared(self, affine: AffineMap | None) -> "Method":
+        """The method with what its solvers factor once for these weights, forward and adjoint alike.
+
+        Raises `ValueError` where the solver needs a form that the cell has not.
+        """
+        check_form(self.solver, affine)
+        if affine is None:
+            return self
+        affine = affine.constant()
+        solver = self.solver.prepare(affine)
+        return dataclasses.replace(self, solver=solver, adjoint=self.adjoint.prepare(affine, solver))
+
+    @property
+    def full_precision(self) -> str:
+        """JAX's name of the precision of products."""
+        return self.precision or HIGHEST
+
     def products(self) -> AbstractContextManager:
         """A context in which every product is traced with this method's precision written on it."""
-        return jax.default_matmul_precision(self.precision or "highest")
+        return jax.default_matmul_precision(self.full_precision)

@@ -17,6 +17,8 @@ from implicit_ntk._tracing import is_traced
 from implicit_ntk.equilibrium._batch import multiply
 from implicit_ntk.equilibrium._driver import Equilibrium
 from implicit_ntk.equilibrium._status import (
+    ADJOINT as ADJOINT,
+    FORWARD as FORWARD,
     ConvergenceError,
     Status,
     failure_index,
@@ -26,7 +28,6 @@ from implicit_ntk.equilibrium._status import (
 
 Policy = Literal["raise", "nan", "report"]
 POLICIES: tuple[str, ...] = get_args(Policy)
-FORWARD, ADJOINT = "forward solve", "adjoint (linear) solve"
 
 Result = TypeVar("Result")
 

@@ -7,7 +7,7 @@ where to look next, and may know a cheaper way to evaluate the map.
 import abc
 import numbers
 from collections.abc import Callable
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -19,6 +19,18 @@ from implicit_ntk._checks import check_positive
 from implicit_ntk._tracing import is_traced
 from implicit_ntk.equilibrium._affine import AffineMap
 from implicit_ntk.equilibrium._stopping import Tolerance
+
+
+class Measure(NamedTuple):
+    """How well each problem is solved: `||f(z) - z||`, what it is compared with, and whether it will do."""
+
+    residual: Float[Array, "..."]
+    scale: Float[Array, "..."]
+    solved: Bool[Array, "..."]
+
+
+Measuring = Callable[[PyTree[Array]], Measure]
+"""From `f(z)` to the measure of `z`."""
 
 
 class Map(eqx.Module):
@@ -41,11 +53,13 @@ class AbstractSolver(eqx.Module):
     """A fixed-point iteration for `z = f(z)`.
 
     `rtol` is relative to `||f(z)||` (None: 1e-6 in float32, 1e-12 in float64), `atol` absolute,
-    `max_steps` the most evaluations of `f`. Solvers with `needs_affine` take maps that have that form;
-    those with `keeps_best`, whose residual may rise, hand out the best iterate when they fail.
+    `max_steps` the most evaluations of `f`. Solvers with `needs_affine` take maps that have that form,
+    with `needs_projection` those alone whose elementwise part is a projection; those with `keeps_best`,
+    whose residual may rise, hand out the best iterate when they fail.
     """
 
     needs_affine: ClassVar[bool] = False
+    needs_projection: ClassVar[bool] = False
     keeps_best: ClassVar[bool] = False
 
     rtol: eqx.AbstractVar[ArrayLike | None]
@@ -56,9 +70,20 @@ class AbstractSolver(eqx.Module):
     def init(self, f: Map, z: PyTree[Array]) -> PyTree:
         """The solver's own state before the first evaluation."""
 
-    def evaluate(self, f: Map, z: PyTree[Array], state: PyTree) -> tuple[PyTree[Array], PyTree]:
-        """`f(z)`, and the state: for solvers that know more about `z` than its value."""
-        return f(z), state
+    def prepare(self, affine: AffineMap, other: "AbstractSolver | None" = None) -> "AbstractSolver":
+        """The solver with whatever it factors once for these weights, or takes from `other`."""
+        return self
+
+    def transpose(self) -> "AbstractSolver":
+        """The solver for the transposed weights, with what was factored for the others."""
+        return self
+
+    def evaluate(
+        self, f: Map, z: PyTree[Array], state: PyTree, measure: Measuring
+    ) -> tuple[PyTree[Array], Measure, PyTree]:
+        """`f(z)`, its measure and the state; for solvers that know more about `z` than its value."""
+        fz = f(z)
+        return fz, measure(fz), state
 
     @abc.abstractmethod
     def step(
@@ -67,7 +92,7 @@ class AbstractSolver(eqx.Module):
         """The next guess, given that `f(z) = fz`, and the next state."""
 
     def freeze(self, running: Bool[Array, "..."], new: PyTree, old: PyTree) -> PyTree:
-        """The next state, for solvers that must not move the problems that are no longer running."""
+        """The next state: `new`, or where a problem is done and must not move, that of its iterate, `old`."""
         return new
 
     @abc.abstractmethod
@@ -78,6 +103,21 @@ class AbstractSolver(eqx.Module):
     def tolerance(self) -> Tolerance:
         """The stopping test of this solver."""
         return Tolerance(self.rtol, self.atol)
+
+
+def check_form(solver: AbstractSolver, affine: AffineMap | None) -> None:
+    """Raise `ValueError` where a solver needs a form that the map has not."""
+    name = type(solver).__name__
+    if solver.needs_affine and affine is None:
+        raise ValueError(
+            f"solver: {name} needs a cell of the form sigma(z W + offset), which this one has not; use "
+            "Anderson(), Newton() or Picard()"
+        )
+    if solver.needs_projection and affine is not None and not affine.projection:
+        raise ValueError(
+            f"solver: {name} needs a cell that is a projection (relu, identity) of an affine map; use "
+            "Chord(), Anderson() or Newton()"
+        )
 
 
 def check_tolerances(rtol: object, atol: object, max_steps: object) -> None:

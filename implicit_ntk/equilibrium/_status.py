@@ -13,10 +13,15 @@ class Status(enum.IntEnum):
     STALLED = 1
     MAX_STEPS = 2
     NONFINITE = 3
+    DIVERGED = 4
+    BREAKDOWN = 5
 
 
 RUNNING = -1
 """The status of a problem that is still being iterated; no finished solve reports it."""
+
+FORWARD, ADJOINT = "forward solve", "adjoint (linear) solve"
+"""What messages call the two kinds of solves."""
 
 _CAUSE_AND_REMEDY = {
     Status.MAX_STEPS: (
@@ -26,7 +31,20 @@ _CAUSE_AND_REMEDY = {
     Status.NONFINITE: (
         "met an infinity or a NaN; the iteration diverges (gamma0 too large?) or an input is not finite"
     ),
+    Status.DIVERGED: (
+        "diverged: its residual grew, or did not fall any more; the map does not contract at the solution"
+    ),
+    Status.BREAKDOWN: (
+        "broke down: I - J is singular or close to it, or the Krylov space holds no solution; use LU() or "
+        "a larger restart, or move away from the edge (a smaller gamma0)"
+    ),
 }
+
+_INSTEAD = {
+    FORWARD: "; use Newton() or Anderson(), for monotone cells PeacemanRachford()",
+    ADJOINT: "; use GMRES() or LU()",
+}
+"""What to take where no contraction can be had."""
 
 
 class ConvergenceError(RuntimeError):
@@ -40,7 +58,11 @@ def succeeded(status: Int[Array, "..."]) -> Bool[Array, "..."]:
 
 def failure_messages(what: str) -> list[str]:
     """One sentence for each failure status, in the order of `failure_index`; `what` names the solve."""
-    return [f"the {what} {sentence}" for sentence in _CAUSE_AND_REMEDY.values()]
+    instead = _INSTEAD[ADJOINT if what.startswith(ADJOINT) else FORWARD]
+    return [
+        f"the {what} {sentence}{instead if status == Status.DIVERGED else ''}"
+        for status, sentence in _CAUSE_AND_REMEDY.items()
+    ]
 
 
 def failure_index(status: Int[Array, "..."]) -> Int[Array, ""]:

@@ -14,6 +14,9 @@ STALL_CEILING = 64.0
 STALL_PATIENCE = 8
 """Evaluations without a new least residual after which it has stopped falling."""
 
+BLOW_UP = 1e6
+"""A linear iteration whose residual is this many times its scale, and its least residual, diverges."""
+
 
 def default_rtol(dtype: DTypeLike) -> float:
     """The relative tolerance that `rtol=None` means: 1e-6 in float32, 1e-12 in float64, else 8 eps."""

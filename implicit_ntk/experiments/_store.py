@@ -6,10 +6,12 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from implicit_ntk.experiments._environment import environment
+from implicit_ntk.experiments._residuals import ResidualsResult
 from implicit_ntk.experiments._summary import summary_markdown
 from implicit_ntk.experiments._twin import TwinResult
 
@@ -19,20 +21,43 @@ def store(
 ) -> Path:
     """Write `config.json`, `environment.json`, `metrics.csv`, `arrays.npz`, `figures/`, `summary.md`.
 
-    Written beside `folder` and renamed when complete. `draw(result, folder)` makes the figures.
-
-    Raises `FileExistsError` where `folder` exists, unless `overwrite`.
+    `draw(result, folder)` makes the figures. Raises `FileExistsError` where `folder` exists, unless
+    `overwrite`.
     """
+
+    def write(partial: Path) -> None:
+        _write_metrics(partial / "metrics.csv", result)
+        np.savez_compressed(partial / "arrays.npz", allow_pickle=False, **_arrays(result))
+        (partial / "summary.md").write_text(summary_markdown(result), encoding="utf-8")
+        draw(result, partial / "figures")
+
+    return _store(result.config, folder, write, overwrite)
+
+
+def store_residuals(
+    result: ResidualsResult,
+    folder: Path,
+    draw: Callable[[ResidualsResult, Path], None],
+    overwrite: bool = False,
+) -> Path:
+    """Write `config.json`, `environment.json`, `residuals.csv` and `figures/`; as `store` otherwise."""
+
+    def write(partial: Path) -> None:
+        _write_residuals(partial / "residuals.csv", result)
+        draw(result, partial / "figures")
+
+    return _store(result.config, folder, write, overwrite)
+
+
+def _store(config: Any, folder: Path, write: Callable[[Path], None], overwrite: bool) -> Path:
+    """What every run leaves, and what `write` adds: beside `folder`, and renamed when complete."""
     check_free(folder, overwrite)
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     (partial / "figures").mkdir(parents=True)
-    _write_json(partial / "config.json", dataclasses.asdict(result.config))
+    _write_json(partial / "config.json", dataclasses.asdict(config))
     _write_json(partial / "environment.json", environment())
-    _write_metrics(partial / "metrics.csv", result)
-    np.savez_compressed(partial / "arrays.npz", allow_pickle=False, **_arrays(result))
-    (partial / "summary.md").write_text(summary_markdown(result), encoding="utf-8")
-    draw(result, partial / "figures")
+    write(partial)
     if folder.exists():
         shutil.rmtree(folder)
     return partial.rename(folder)
@@ -58,6 +83,17 @@ def _write_metrics(path: Path, result: TwinResult) -> None:
             columns = [result.times, run.deviation, *(run.metrics[name] for name in names)]
             for row in zip(*columns, strict=True):
                 writer.writerow([run.width, run.seed, *row])
+
+
+def _write_residuals(path: Path, result: ResidualsResult) -> None:
+    """One row a solver, scale, iteration and image."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["solver", "weight_scale", "iteration", "image", "relative_residual"])
+        for solver, by_scale in result.relative.items():
+            for scale, values in by_scale.items():
+                for (step, image), value in np.ndenumerate(values):
+                    writer.writerow([solver, scale, step + 1, image, value])
 
 
 def _arrays(result: TwinResult) -> dict[str, np.ndarray]:

@@ -1,5 +1,7 @@
 """The door to `J`: solve, choose an implementation, check."""
 
+import math
+
 import equinox as eqx
 import jax
 from jaxtyping import Array, Float
@@ -12,7 +14,7 @@ from implicit_ntk.jacobian._dense import DenseJacobian
 from implicit_ntk.jacobian._linearization import Linearization, implicit_adjoint, linearize
 from implicit_ntk.jacobian._operator import AbstractJacobian
 from implicit_ntk.jacobian._outer import OuterProductJacobian
-from implicit_ntk.networks import AbstractNetwork, HasGradientFactors, trained_leaves
+from implicit_ntk.networks import AbstractNetwork, trained_leaves
 
 KINDS = {"outer": OuterProductJacobian, "autodiff": AutodiffJacobian}
 DENSE = "dense"
@@ -26,7 +28,7 @@ def jacobian(
 ) -> AbstractJacobian:
     """The Jacobian `J = du/dtheta` of the outputs on a batch, as an operator.
 
-    One forward and one adjoint solve; every product after them is free of solves.
+    One forward solve and one adjoint solve an output; every product after them is free of solves.
 
     **Arguments:** `X` (n, d); `method`, None for the network's default; `kind`: `"outer"` (gradient
     factors), `"autodiff"` (any network), `"dense"` (a matrix, for tests), `"auto"` for the first
@@ -49,7 +51,7 @@ def check_request(
     net: AbstractNetwork, X: AnyArray, method: Method | None, kind: str = "auto", name: str = "X"
 ) -> tuple[Array, Method, str]:
     """What `jacobian` and the kernels ask of their arguments; the choice that `auto` stands for."""
-    method = net.default_method() if method is None else method
+    method = net.resolve(method)
     implicit_adjoint(method)
     check_choice(kind, ("auto", *KINDS, DENSE), "kind")
     if kind == "outer" and default_kind(net) != "outer":
@@ -58,7 +60,7 @@ def check_request(
         raise ValueError("net trains nothing; name its trained leaves, e.g. trained=('A',)")
     X = check_batch(X, net.in_size, jax.tree.leaves(net), name)
     if kind == DENSE:
-        size = X.shape[0] * sum(leaf.size for leaf in trained_leaves(net).values())
+        size = X.shape[0] * math.prod(net.out_shape) * sum(leaf.size for leaf in trained_leaves(net).values())
         what = f"a dense Jacobian of {X.shape[0]} rows"
         require_memory(3 * size * X.dtype.itemsize, what, "use kind='auto'")
     return X, method, default_kind(net) if kind == "auto" else kind
@@ -77,7 +79,7 @@ def build(net: AbstractNetwork, X: Array, method: Method, policy: Policy, kind: 
 
 def default_kind(net: AbstractNetwork) -> str:
     """What `kind="auto"` stands for: gradient factors where the network has them, else autodiff."""
-    return "outer" if isinstance(net.core, HasGradientFactors) else "autodiff"
+    return "autodiff" if net.factored is None else "outer"
 
 
 def from_linearization(at: Linearization) -> AbstractJacobian:

@@ -1,5 +1,7 @@
 """The spectrum of a kernel, and whether its smallest eigenvalue is a number or noise."""
 
+import math
+
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -44,12 +46,12 @@ class Spectrum(eqx.Module):
         return jnp.sum(self.eigenvalues > self.resolution)
 
 
-def spectrum(H: Float[AnyArray, "n n"], relative_residual: float | int | None = None) -> Spectrum:
+def spectrum(H: Float[AnyArray, "..."], relative_residual: float | int | None = None) -> Spectrum:
     """Eigenvalues of a kernel, `lambda_min`, `lambda_max`, condition number, resolved or not.
 
-    **Arguments:** `H` (n, n), symmetric; `relative_residual`, the sum of the forward and the adjoint
-    solve's relative residuals with which `H` was computed, None for twice the default tolerance of
-    its dtype.
+    **Arguments:** `H` (n, n), or (n, k, n, k) with k outputs, symmetric; `relative_residual`, the
+    sum of the forward and the adjoint solve's relative residuals with which `H` was computed, None for
+    twice the default tolerance of its dtype.
 
     **Raises:** `ValueError` where `H` is not square or not finite, or `relative_residual` is negative.
     """
@@ -70,9 +72,11 @@ def resolution_of(
     return eigenvalues[-1] * max(eigenvalues.size * eps, 4 * relative_residual)
 
 
-def check_kernel(H: Float[AnyArray, "n n"], name: str = "H") -> Float[Array, "n n"]:
-    """A square, finite kernel matrix; raises `ValueError` otherwise."""
+def check_kernel(H: Float[AnyArray, "..."], name: str = "H") -> Float[Array, "N N"]:
+    """A finite kernel (n, n) or (n, k, n, k) as a square matrix (n k, n k), or `ValueError`."""
     H = check_floating(H, name)
-    if H.ndim != 2 or H.shape[0] != H.shape[1] or H.size == 0:
-        raise ValueError(f"{name} must be a square matrix (n, n), got {H.shape}; flatten outputs over (n, k)")
-    return H
+    half = H.ndim // 2
+    if H.ndim not in (2, 4) or H.shape[:half] != H.shape[half:] or H.size == 0:
+        raise ValueError(f"{name} must be a square matrix, (n, n) or (n, k, n, k), got {H.shape}")
+    rows = math.prod(H.shape[:half])
+    return H.reshape(rows, rows)

@@ -6,7 +6,8 @@ import equinox as eqx
 from jax import lax
 from jaxtyping import Array, Float, PyTree
 
-from implicit_ntk.equilibrium import AffineMap, Method
+from implicit_ntk.equilibrium import AffineMap, Equilibrium, Method, Policy
+from implicit_ntk.networks._factors import HasGradientFactors
 from implicit_ntk.networks._network import AbstractNetwork
 
 
@@ -40,6 +41,11 @@ class Centred(AbstractNetwork):
         return self.net.core
 
     @property
+    def factored(self) -> HasGradientFactors | None:
+        """That of the network inside: the frozen outputs have no gradient."""
+        return self.net.factored
+
+    @property
     def in_size(self) -> int:
         """The number d of input features."""
         return self.net.in_size
@@ -49,7 +55,7 @@ class Centred(AbstractNetwork):
         """The number m of units."""
         return self.net.width
 
-    def inject(self, X: Float[Array, "n d"]) -> PyTree[Float[Array, "n ..."]]:
+    def inject(self, X: Float[Array, "n d"]) -> PyTree[Array]:
         """That of the network inside."""
         return self.net.inject(X)
 
@@ -58,7 +64,7 @@ class Centred(AbstractNetwork):
         """That of the network inside."""
         return self.net.injection_is_fixed
 
-    def initial_state(self, phi: PyTree[Float[Array, "n ..."]]) -> PyTree[Float[Array, "n ..."]]:
+    def initial_state(self, phi: PyTree[Array]) -> PyTree[Float[Array, "n ..."]]:
         """That of the network inside."""
         return self.net.initial_state(phi)
 
@@ -74,7 +80,13 @@ class Centred(AbstractNetwork):
         """That of the network inside."""
         return self.net.cell_pullback(z, phi)
 
-    def readout(self, z: PyTree[Array], phi: PyTree[Array]) -> Float[Array, " n"]:
+    def equilibrium(
+        self, phi: PyTree[Array], z0: PyTree[Array] | None, method: Method, policy: Policy
+    ) -> Equilibrium:
+        """That of the network inside, which may know another way to it than the cell's iteration."""
+        return self.net.equilibrium(phi, z0, method, policy)
+
+    def readout(self, z: PyTree[Array], phi: PyTree[Array]) -> Float[Array, "n *out"]:
         """That of the network inside; `baseline` is subtracted by whoever evaluates the network."""
         return self.net.readout(z, phi)
 
@@ -86,7 +98,7 @@ class Centred(AbstractNetwork):
         """That of the network inside."""
         return self.net.default_method()
 
-    def baseline(self, X: Float[Array, "n d"], method: Method | None = None) -> Float[Array, " n"]:
+    def baseline(self, X: Float[Array, "n d"], method: Method | None = None) -> Float[Array, "n *out"]:
         """`f_0(X)`, without derivatives with respect to the frozen copy.
 
         Plus what the network inside subtracts, for `readout` knows nothing of it.

@@ -12,21 +12,34 @@ import jax.numpy as jnp
 import numpy as np
 
 from implicit_ntk.networks._centred import Centred
+from implicit_ntk.networks._conv_implicit import ConvImplicit
 from implicit_ntk.networks._dtype import require_exact
+from implicit_ntk.networks._monotone_implicit import MonotoneImplicit
 from implicit_ntk.networks._network import AbstractNetwork
 from implicit_ntk.networks._relu_implicit import ReluImplicit
+from implicit_ntk.networks._relu_implicit_full import ReluImplicitFull
+from implicit_ntk.networks._weight_tied import WeightTied
 
 FORMAT = 1
 HEADER = "implicit_ntk"
 _NOT_OURS = "path: {} holds no network; pass a file written by implicit_ntk.save"
-_CLASSES: dict[str, type[AbstractNetwork]] = {cls.__name__: cls for cls in (ReluImplicit, Centred)}
+STORED: tuple[type[AbstractNetwork], ...] = (
+    ReluImplicit,
+    ReluImplicitFull,
+    MonotoneImplicit,
+    ConvImplicit,
+    Centred,
+    WeightTied,
+)
+"""The classes that `save` writes and `load` rebuilds, from the fields of their constructor."""
+_CLASSES = {cls.__name__: cls for cls in STORED}
 
 
 def save(path: str | os.PathLike, net: AbstractNetwork) -> None:
     """Write a network to `path`, whole or not at all (written beside it, then renamed).
 
-    Raises `TypeError` for a class that `load` would not know, and for activations that are functions:
-    code is not stored.
+    Raises `TypeError` for a class that `load` would not know, for activations that are functions (code
+    is not stored), and for static fields that are not made of numbers, names and tuples.
     """
     arrays: dict[str, np.ndarray] = {}
     header = {"format": FORMAT, "network": _describe(net, "", arrays)}
@@ -83,8 +96,24 @@ def _describe(net: AbstractNetwork, prefix: str, arrays: dict[str, np.ndarray]) 
         elif callable(value):
             raise TypeError(f"net: {field.name} is a function, which is not stored; use a named activation")
         else:
-            fields[field.name] = {"value": value}
+            fields[field.name] = {"value": _plain(value, field.name)}
     return {"class": name, "fields": fields}
+
+
+def _plain(value: Any, name: str) -> Any:
+    """A static field as JSON has it: tuples, nested ones too, are lists there."""
+    if isinstance(value, tuple):
+        return [_plain(part, name) for part in value]
+    if value is not None and type(value) not in (bool, int, float, str):
+        raise TypeError(
+            f"net: {name} holds a {type(value).__name__}, which is not stored; use numbers, names and tuples"
+        )
+    return value
+
+
+def _tuples(value: Any) -> Any:
+    """The inverse of `_plain`: static fields hold tuples, never lists, for they are hashed."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _storable(leaf: Any, name: str) -> np.ndarray:
@@ -105,8 +134,7 @@ def _rebuild(description: dict[str, Any], prefix: str, file: Any) -> AbstractNet
         elif "class" in entry:
             values[field.name] = _rebuild(entry, f"{prefix}{field.name}.", file)
         else:
-            value = entry["value"]
-            values[field.name] = tuple(value) if isinstance(value, list) else value
+            values[field.name] = _tuples(entry["value"])
     return cls(**values)
 
 

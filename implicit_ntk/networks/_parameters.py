@@ -1,5 +1,7 @@
 """The trained leaves of a network, as a dictionary of arrays and as a tangent of the network's form."""
 
+from collections.abc import Callable
+
 import equinox as eqx
 import jax
 from jaxtyping import Array, Float, PyTree
@@ -20,7 +22,7 @@ def trainable(net: AbstractNetwork) -> PyTree[bool]:
 
 def trained_leaves(net: AbstractNetwork) -> dict[str, Float[Array, "..."]]:
     """The trained arrays by name (also of a tangent)."""
-    return {name: getattr(net.core, name) for name in net.trained}
+    return {name: net.core.leaf(name) for name in net.trained}
 
 
 def as_tangent(net: AbstractNetwork, leaves: dict[str, Float[Array, "..."]]) -> AbstractNetwork:
@@ -45,5 +47,5 @@ def check_tangent(net: AbstractNetwork, tangent: PyTree) -> None:
         )
 
 
-def _named(names: tuple[str, ...]):
-    return lambda net: [getattr(net.core, name) for name in names]
+def _named(names: tuple[str, ...]) -> Callable[[AbstractNetwork], list]:
+    return lambda net: [net.core.leaf(name) for name in names]

@@ -2,7 +2,7 @@
 
     z = sigma(gamma A^T z + phi(W^T x)),    f(x) = z.b / sqrt(m),    gamma = gamma0 / sqrt(m)
 
-Rows are samples: `Z = sigma(gamma Z A + Phi)`, `Phi = phi(X W)`.
+Rows are samples: `Z = sigma(gamma Z A + Phi)`, `Phi = phi(X W)`. With k outputs `b` has k columns.
 """
 
 from collections.abc import Callable
@@ -12,24 +12,29 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, DTypeLike, Float, Key
 
-from implicit_ntk._checks import check_choice, check_positive
+from implicit_ntk._checks import Number, check_choice
 from implicit_ntk.equilibrium import AffineMap
 from implicit_ntk.networks import _activations as activations, init
+from implicit_ntk.networks._draw import (
+    check_initialiser,
+    check_sizes,
+    check_trained,
+    draw_layer,
+    swapped,
+)
 from implicit_ntk.networks._dtype import float_type
-from implicit_ntk.networks._factors import GradientFactors, OuterProduct
-from implicit_ntk.networks._forms import forms, same_form
+from implicit_ntk.networks._factors import GradientFactors, OuterProduct, per_output, unit_outputs
 from implicit_ntk.networks._network import AbstractNetwork
 from implicit_ntk.networks._norm import operator_norm
 from implicit_ntk.networks._scaling import SCALINGS, check_gamma0, gamma_of, warn_if_ill_posed
 
-Initialiser = Callable[[Key[Array, ""], tuple[int, ...], DTypeLike], Float[Array, "..."]]
 TRAINABLE = ("A", "W", "b")
 
 
 class ReluImplicit(AbstractNetwork):
     """The implicit network of GG22, eq. (1)-(3); only `A` is trained there.
 
-    **Leaves:** `A` (m, m), `W` (d, m), `b` (m,), and the scalar `gamma` of the formula above.
+    **Leaves:** `A` (m, m), `W` (d, m), `b` (m,) or (m, k), and the scalar `gamma` of the formula above.
     **Static:** `injection_activation` (the paper's phi), `activation` (the cell's sigma: relu in the
     paper; identity has closed forms, tanh is smooth), `trained`.
 
@@ -38,7 +43,7 @@ class ReluImplicit(AbstractNetwork):
 
     A: Float[Array, "m m"]
     W: Float[Array, "d m"]
-    b: Float[Array, " m"]
+    b: Float[Array, "m *out"]
     gamma: Float[Array, ""]
     injection_activation: activations.Activation = eqx.field(static=True, default="relu")
     activation: activations.Activation = eqx.field(static=True, default="relu")
@@ -50,14 +55,15 @@ class ReluImplicit(AbstractNetwork):
         key: Key[Array, ""],
         in_size: int,
         width: int,
-        gamma0: float | Float[Array, ""] = 0.4,
+        gamma0: Number = 0.4,
         injection_activation: activations.Activation = "relu",
         activation: activations.Activation = "relu",
-        a_init: Initialiser = init.normal,
+        a_init: init.Initialiser = init.normal,
         scaling: str = "width",
         paired: bool = False,
         trained: tuple[str, ...] = ("A",),
         dtype: DTypeLike | None = None,
+        outputs: int | None = None,
     ) -> "ReluImplicit":
         """Draw a network.
 
@@ -71,23 +77,20 @@ class ReluImplicit(AbstractNetwork):
           (m even), for which `u = 0` at initialisation and the limit kernel is unchanged.
         - `trained`: names among `"A"`, `"W"`, `"b"`.
         - `dtype`: JAX's default float type if None.
+        - `outputs`: None for a scalar output, `u` (n,); k for `u` (n, k), each with its own column of `b`.
 
         **Raises:** `ValueError` for sizes, names or options out of range. Warns when entries that are
         not centred meet `scaling="width"`: such a network diverges with the width.
         """
-        check_positive(in_size, "in_size")
-        check_positive(width, "width")
+        out = check_sizes(in_size, width, outputs, paired)
         check_choice(scaling, SCALINGS, "scaling")
         check_gamma0(gamma0)
         _check_fields(injection_activation, activation, trained)
-        if paired and width % 2:
-            raise ValueError(f"paired=True needs an even width, got {width}; use {width + 1}")
-        if not callable(a_init):
-            raise TypeError(f"a_init must be a function such as implicit_ntk.init.normal, got {a_init!r}")
+        check_initialiser(a_init)
         warn_if_ill_posed(a_init, scaling)
         dtype = float_type(dtype)
         draw = _draw_paired if paired else _draw
-        A, W, b = draw(key, in_size, width, a_init, dtype)
+        A, W, b = draw(key, in_size, width, out, a_init, dtype)
         gamma = gamma_of(A, gamma0, scaling)
         return cls(
             A=A,
@@ -151,9 +154,9 @@ class ReluImplicit(AbstractNetwork):
         slopes = self.gamma * self.affine(phi).slopes(z)
         return lambda p: (slopes * p) @ self.A.T
 
-    def readout(self, z: Float[Array, "n m"], phi: Float[Array, "n m"]) -> Float[Array, " n"]:
+    def readout(self, z: Float[Array, "n m"], phi: Float[Array, "n m"]) -> Float[Array, "n *out"]:
         """`Z b / sqrt(m)`."""
-        return z @ self.b / jnp.sqrt(jnp.asarray(self.width, z.dtype))
+        return z @ self.b / self._root_width(z)
 
     def contraction(self) -> Float[Array, ""]:
         """`gamma ||A||`; below one the equilibrium exists and is unique (GG22, Lemma A.5)."""
@@ -164,20 +167,24 @@ class ReluImplicit(AbstractNetwork):
         X: Float[Array, "n d"],
         phi: Float[Array, "n m"],
         z: Float[Array, "n m"],
-        p: Float[Array, "n m"],
+        p: Float[Array, "n *out m"],
     ) -> GradientFactors:
         """Per-sample gradients of the outputs, given equilibria `z` and adjoint states `p`.
 
         With `lam_i = sigma'_i o p_i`: `df_i/dA = gamma z_i lam_i^T` (GG22, eq. (8)),
-        `df_i/dW = x_i (phi'_i o lam_i)^T`, `df_i/db = z_i / sqrt(m)`.
+        `df_i/dW = x_i (phi'_i o lam_i)^T`, `df_i/db = z_i / sqrt(m)`; with k outputs `p`, and so `lam`,
+        has a row for each, and that of `b` is `z_i e_c^T / sqrt(m)`.
         """
-        lam = p * self.affine(phi).slopes(z)
+        lam = p * per_output(self.affine(phi).slopes(z), p)
         factors = {
-            "A": lambda: OuterProduct(self.gamma * z, lam),
-            "W": lambda: OuterProduct(X, lam * self._injection_slope(X)),
-            "b": lambda: OuterProduct(z / jnp.sqrt(jnp.asarray(self.width, z.dtype))),
+            "A": lambda: OuterProduct(per_output(self.gamma * z, p), lam),
+            "W": lambda: OuterProduct(per_output(X, p), lam * per_output(self._injection_slope(X), p)),
+            "b": lambda: OuterProduct(per_output(z / self._root_width(z), p), unit_outputs(p)),
         }
         return {name: (factors[name](),) for name in self.trained}
+
+    def _root_width(self, z: Float[Array, "n m"]) -> Float[Array, ""]:
+        return jnp.sqrt(jnp.asarray(self.width, z.dtype))
 
     def _injection_slope(self, X: Float[Array, "n d"]) -> Float[Array, "n m"]:
         return activations.slope(self.injection_activation, X @ self.W)
@@ -190,33 +197,22 @@ def _check_fields(
 ) -> None:
     activations.check_activation(injection_activation, "injection_activation")
     activations.check_activation(activation, "activation")
-    for name in trained:
-        check_choice(name, TRAINABLE, "trained")
-    if len(set(trained)) < len(trained):
-        raise ValueError(f"trained must name each leaf once, got {trained}")
+    check_trained(trained, TRAINABLE)
 
 
-def _draw(key: Key[Array, ""], d: int, m: int, a_init: Initialiser, dtype: DTypeLike) -> tuple:
+def _draw(
+    key: Key[Array, ""], d: int, m: int, out: tuple[int, ...], a_init: init.Initialiser, dtype: DTypeLike
+) -> tuple:
     key_a, key_w, key_b = jax.random.split(key, 3)
-    A = _draw_layer(key_a, m, a_init, dtype)
-    return A, jax.random.normal(key_w, (d, m), dtype), jax.random.rademacher(key_b, (m,), dtype)
+    A = draw_layer(key_a, m, a_init, dtype)
+    return A, jax.random.normal(key_w, (d, m), dtype), jax.random.rademacher(key_b, (m, *out), dtype)
 
 
-def _draw_layer(key: Key[Array, ""], m: int, a_init: Initialiser, dtype: DTypeLike) -> Array:
-    A = a_init(key, (m, m), dtype)
-    want = jax.ShapeDtypeStruct((m, m), dtype)
-    if not same_form(A, want):
-        raise ValueError(f"a_init must return {forms(want)[0]}, as it is asked to, got {forms(A)}")
-    return A
-
-
-def _draw_paired(key: Key[Array, ""], d: int, m: int, a_init: Initialiser, dtype: DTypeLike) -> tuple:
-    """Both halves of the state are equal and both halves of the adjoint opposite: `u = 0`.
-
-    The forward pass sees `A1 + A2`, the adjoint `A1 - A2`, which for Gaussian weights is independent
-    of it. Repeating one block on the diagonal would make the two the same, and the kernel wrong.
-    """
+def _draw_paired(
+    key: Key[Array, ""], d: int, m: int, out: tuple[int, ...], a_init: init.Initialiser, dtype: DTypeLike
+) -> tuple:
+    """Both halves of the state are equal and both halves of the adjoint opposite: `u = 0`."""
     key_first, key_second = jax.random.split(key)
-    A1, W1, b1 = _draw(key_first, d, m // 2, a_init, dtype)
-    A2 = _draw_layer(key_second, m // 2, a_init, dtype)
-    return jnp.block([[A1, A2], [A2, A1]]), jnp.concatenate([W1, W1], 1), jnp.concatenate([b1, -b1])
+    A1, W1, b1 = _draw(key_first, d, m // 2, out, a_init, dtype)
+    A2 = draw_layer(key_second, m // 2, a_init, dtype)
+    return swapped(A1, A2), jnp.concatenate([W1, W1], 1), jnp.concatenate([b1, -b1])

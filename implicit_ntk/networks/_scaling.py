@@ -4,10 +4,9 @@ import warnings
 from collections.abc import Callable
 
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
-from implicit_ntk._tracing import is_traced
+from implicit_ntk._checks import Number, check_number
 from implicit_ntk.networks import init
 from implicit_ntk.networks._norm import operator_norm
 
@@ -16,13 +15,10 @@ SCALINGS = ("width", "operator_norm")
 
 def check_gamma0(gamma0: object) -> None:
     """Raise `TypeError` unless it is one number, `ValueError` unless it is finite."""
-    if not isinstance(gamma0, int | float | np.number | np.ndarray | Array) or np.ndim(gamma0) != 0:
-        raise TypeError(f"gamma0 must be a number, got {gamma0!r}")
-    if not is_traced(gamma0) and not np.isfinite(gamma0):
-        raise ValueError(f"gamma0 must be finite, got {gamma0}")
+    check_number(gamma0, "gamma0")
 
 
-def gamma_of(A: Float[Array, "m m"], gamma0: float | Float[Array, ""], scaling: str) -> Float[Array, ""]:
+def gamma_of(A: Float[Array, "m m"], gamma0: Number, scaling: str) -> Float[Array, ""]:
     """`gamma0 / sqrt(m)`, or `gamma0 / ||A||`, which makes `gamma ||A|| = gamma0`."""
     size = jnp.sqrt(jnp.asarray(A.shape[-1], A.dtype)) if scaling == "width" else operator_norm(A)
     return jnp.asarray(gamma0, A.dtype) / size

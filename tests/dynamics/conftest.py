@@ -47,17 +47,18 @@ def make_problem(
     m: int = 24,
     gamma0: float = 0.4,
     centred: bool = False,
+    outputs: tuple[int, ...] = (),
     **options,
 ) -> Problem:
     """Points on the sphere, random signs, GG22's network: drawn by NumPy, for XLA compiles every draw."""
     rng = np.random.default_rng(seed)
     X = rng.normal(size=(n + q, d))
     X /= np.linalg.norm(X, axis=1, keepdims=True)
-    y = rng.choice([-1.0, 1.0], n + q)
+    y = rng.choice([-1.0, 1.0], (n + q, *outputs))
     net = ink.ReluImplicit(
         A=jnp.asarray(rng.normal(size=(m, m))),
         W=jnp.asarray(rng.normal(size=(d, m))),
-        b=jnp.asarray(rng.choice([-1.0, 1.0], m)),
+        b=jnp.asarray(rng.choice([-1.0, 1.0], (m, *outputs))),
         gamma=jnp.asarray(gamma0 / np.sqrt(m)),
         **options,
     )
@@ -68,7 +69,7 @@ def make_problem(
 
 @pytest.fixture
 def problem() -> Callable[..., Problem]:
-    """`problem(seed=0, n=8, d=3, q=3, m=24, gamma0=0.4, centred=False, **options of the network)`."""
+    """`problem(seed=0, n=8, d=3, q=3, m=24, gamma0=0.4, centred=False, outputs=(), **network options)`."""
     return make_problem
 
 

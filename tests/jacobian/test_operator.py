@@ -245,7 +245,11 @@ class TestArguments:
     @pytest.mark.parametrize(
         ("r", "error", "message"),
         [
-            (np.ones(3, np.float32), ValueError, r"r must have shape \(4,\), one number a row, got \(3,\)"),
+            (
+                np.ones(3, np.float32),
+                ValueError,
+                r"r must have shape \(4,\), one number an output, got \(3,\)",
+            ),
             (np.ones((4, 1), np.float32), ValueError, r"r must have shape \(4,\)"),
             (np.ones(4, int), TypeError, "r must be floating point"),
             (np.ones(4, np.float16), TypeError, r"r is float16 but the outputs are float32; cast r with"),

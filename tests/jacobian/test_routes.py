@@ -1,5 +1,6 @@
 """One Jacobian, five routes: factors, autodiff, a dense matrix, products with unit vectors, differences."""
 
+import math
 from collections.abc import Callable
 
 import equinox as eqx
@@ -28,15 +29,18 @@ def squareplus(x: jax.Array) -> jax.Array:
     return (x + jnp.sqrt(1 + x * x)) / 2
 
 
-# width, activation, injection_activation: each of them at least once, and all pairs of the last two.
+# width, activation, injection_activation: each of them at least once, and all pairs of the last two;
+# and the number of outputs.
 FEW = [
-    (24, "relu", "identity"),
-    (5, "identity", squareplus),
-    (12, "tanh", "relu"),
-    (40, squareplus, "tanh"),
+    (24, "relu", "identity", None),
+    (5, "identity", squareplus, None),
+    (12, "tanh", "relu", None),
+    (40, squareplus, "tanh", None),
+    (12, "relu", "relu", 3),
+    (10, "tanh", "tanh", 3),
 ]
 GRID = [
-    (m, activation, injection)
+    (m, activation, injection, None)
     for m, activation in zip((24, 40, 5, 12), ("relu", "identity", "tanh", squareplus), strict=True)
     for injection in ("relu", "identity", "tanh", squareplus)
 ]
@@ -48,7 +52,9 @@ WEIGHTS = np.array([1.0, -8.0, 8.0, -1.0]) / 12
 STEP = 3e-4
 
 
-def network(key: jax.Array, width: int, activation: Activation, injection: Activation):
+def network(
+    key: jax.Array, width: int, activation: Activation, injection: Activation, outputs: int | None
+) -> ink.ReluImplicit:
     return ink.ReluImplicit.init(
         key,
         3,
@@ -56,6 +62,7 @@ def network(key: jax.Array, width: int, activation: Activation, injection: Activ
         activation=activation,
         injection_activation=injection,
         trained=ALL,
+        outputs=outputs,
     )
 
 
@@ -108,24 +115,26 @@ def flat(tree: object) -> jax.Array:
 @eqx.filter_jit
 def products(net: ink.ReluImplicit, X: jax.Array) -> dict[str, dict[str, jax.Array]]:
     """For each kind the rows of `J`, `J J^T` by products with every unit vector, and the blocks."""
-    unit = jnp.eye(X.shape[0], dtype=X.dtype)
+    N = X.shape[0] * math.prod(net.out_shape)
+    unit = jnp.eye(N, dtype=X.dtype).reshape(N, X.shape[0], *net.out_shape)
     found = {}
     for kind in KINDS:
         J = ink.jacobian(net, X, method=TIGHT, kind=kind)
         pulled = jax.vmap(J.rmv)(unit)
         rows = jax.vmap(flat)(pulled)
-        found[kind] = {"rows": rows, "pushed": jax.vmap(J.mv)(pulled), "gram": J.gram(), **J.blocks()}
+        kernels = {"pushed": jax.vmap(J.mv)(pulled), "gram": J.gram(), **J.blocks()}
+        found[kind] = {"rows": rows, **{name: H.reshape(N, N) for name, H in kernels.items()}}
     return found
 
 
 def differences(net: ink.ReluImplicit, X: np.ndarray) -> jax.Array:
-    """`J` (n, p) by central differences of `net(X)` in every trained entry."""
+    """`J` by central differences of `net(X)` in every trained entry: a row an output."""
     params, frozen = eqx.partition(net, ink.trainable(net))
     theta, unravel = jax.flatten_util.ravel_pytree(params)
 
     def column(e: jax.Array) -> jax.Array:
         def along(s: jax.Array) -> jax.Array:
-            return eqx.combine(unravel(theta + s * STEP * e), frozen)(X, TIGHT)
+            return jnp.ravel(eqx.combine(unravel(theta + s * STEP * e), frozen)(X, TIGHT))
 
         return jnp.asarray(WEIGHTS) @ jax.vmap(along)(NODES) / STEP
 
@@ -133,22 +142,33 @@ def differences(net: ink.ReluImplicit, X: np.ndarray) -> jax.Array:
 
 
 def formula(net: ink.ReluImplicit, X: np.ndarray) -> np.ndarray:
-    """GG22, eq. (7)-(9), with every matrix written out."""
+    """GG22, eq. (7)-(9), with every matrix written out; with k outputs a row of `b^T` for each."""
     x, _ = preactivations(net, X)
     Z, A, b, gamma = numpy_of(net.activation)(x), *map(np.asarray, (net.A, net.b, net.gamma))
+    b = b.reshape(len(b), -1)
     n, m = Z.shape
     D = np.diag(slope_of(net.activation, x).T.reshape(-1))  # vec stacks columns
     Q = np.eye(m * n) - gamma * D @ np.kron(A.T, np.eye(n))
-    J = np.kron(b[None], np.eye(n)) @ np.linalg.solve(Q, D)
+    J = np.kron(np.eye(n), b.T) @ _sample_major(n, m) @ np.linalg.solve(Q, D)
     return gamma**2 / m * J @ np.kron(np.eye(m), Z @ Z.T) @ J.T
 
 
-@pytest.mark.parametrize(("width", "activation", "injection"), CASES)
+def _sample_major(n: int, m: int) -> np.ndarray:
+    """The permutation from `vec(Z)`, unit by unit, to sample by sample."""
+    return np.eye(n * m)[np.arange(n * m).reshape(m, n).T.reshape(-1)]
+
+
+@pytest.mark.parametrize(("width", "activation", "injection", "outputs"), CASES)
 def test_every_route(
-    width: int, activation: Activation, injection: Activation, key: jax.Array, x64: None
+    width: int,
+    activation: Activation,
+    injection: Activation,
+    outputs: int | None,
+    key: jax.Array,
+    x64: None,
 ) -> None:
     key_net, key_X = jax.random.split(key)
-    net = network(key_net, width, activation, injection)
+    net = network(key_net, width, activation, injection, outputs)
     X = rows_off_the_kinks(key_X, net, 4)
     found = products(net, X)
     want = np.asarray(found["outer"]["rows"])

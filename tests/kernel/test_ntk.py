@@ -251,7 +251,7 @@ DOOR = [
 ]
 
 
-@pytest.mark.parametrize("entry", [ink.ntk, ink.ntk_blocks])
+@pytest.mark.parametrize("entry", [ink.ntk, ink.ntk_blocks, ink.ntk_trace, ink.ntk_diagonal])
 @pytest.mark.parametrize(("arguments", "error", "message"), DOOR)
 def test_door(entry: Any, arguments: dict, error: type, message: str, unchecked: None) -> None:
     with pytest.raises(error, match=f"^{message}") as caught:
@@ -261,7 +261,8 @@ def test_door(entry: Any, arguments: dict, error: type, message: str, unchecked:
 
 def test_past_the_memory_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IMPLICIT_NTK_MEMORY", "100")
+    net = network(jax.random.key(0))
     with pytest.raises(MemoryError, match="^the kernel needs .* GiB, past .*; pass fewer samples"):
-        ink.ntk(idle(), GOOD)
+        ink.ntk(net, GOOD)
     with pytest.raises(MemoryError, match=r"^a dense Jacobian of 2 rows needs .*; use kind='auto'"):
-        ink.ntk(idle(), GOOD, kind="dense")
+        ink.ntk(net, GOOD, kind="dense")

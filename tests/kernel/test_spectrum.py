@@ -153,8 +153,9 @@ def test_transformations(x64: None, rng: np.random.Generator) -> None:
 
 
 BAD = {
-    "wide": (np.ones((2, 3)), None, ValueError, r"H must be a square matrix \(n, n\), got \(2, 3\)"),
-    "outputs": (np.ones((2, 2, 2, 2)), None, ValueError, r"square matrix.*flatten outputs over \(n, k\)"),
+    "wide": (np.ones((2, 3)), None, ValueError, r"H must be a square matrix, \(n, n\) or .* got \(2, 3\)"),
+    "outputs": (np.ones((2, 3, 3, 2)), None, ValueError, r"square matrix.*\(n, k, n, k\), got \(2, 3"),
+    "three axes": (np.ones((2, 2, 2)), None, ValueError, "square matrix"),
     "empty": (np.ones((0, 0)), None, ValueError, "square matrix"),
     "NaN": (np.diag([1.0, np.nan]), None, ValueError, "H holds NaN"),
     "infinite": (np.diag([1.0, np.inf]), None, ValueError, "H holds NaN or infinite"),

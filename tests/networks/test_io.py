@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -51,6 +52,66 @@ def test_round_trip(options: str, centred: bool, dtype: np.dtype, tmp_path: Path
     ink.save(str(tmp_path / "net"), ink.load(str(tmp_path / "net")))
     assert same(ink.load(tmp_path / "net"), net)
     assert os.listdir(tmp_path) == ["net"]
+
+
+OTHERS = {
+    "full": lambda key: ink.ReluImplicitFull.init(
+        key, 3, 8, outputs=2, activation="tanh", trained=("v", "A")
+    ),
+    "monotone": lambda key: ink.MonotoneImplicit.init(key, 3, 8, monotonicity=1 / 3, paired=True),
+    "monotone, k outputs": lambda key: ink.MonotoneImplicit.init(key, 3, 8, outputs=1, trained=("u",)),
+    "centred": lambda key: ink.Centred(
+        ink.MonotoneImplicit.init(key, 3, 8), ink.ReluImplicitFull.init(key, 3, 8)
+    ),
+}
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_round_trip_of_other_networks(what: str, key: jax.Array, dtype: np.dtype, tmp_path: Path) -> None:
+    net = OTHERS[what](key)
+    ink.save(tmp_path / "net", net)
+    assert same(ink.load(tmp_path / "net"), net)
+
+
+class Later(ink.ReluImplicitFull):
+    """A network with every static field that files hold."""
+
+    shape: tuple = eqx.field(static=True, default=())
+    step: float = eqx.field(static=True, default=0.0)
+    name: str | None = eqx.field(static=True, default=None)
+    bias: jax.Array | None = None
+
+
+def later(key: jax.Array, **fields: Any) -> Later:
+    net = ink.ReluImplicitFull.init(key, 3, 8)
+    return Later(net.A, net.W, net.u, net.v, net.gamma, **fields)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        dict(shape=((3, 3), ("same", (1, (2,))), True, None), step=0.1 + 0.2, name="two words, ü"),
+        dict(shape=((), ((),)), step=float("inf"), bias=jnp.arange(3)),
+        dict(step=5e-324, name=""),
+    ],
+)
+def test_nested_static_fields(
+    fields: dict, key: jax.Array, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(_io._CLASSES, "Later", Later)
+    net = ink.Centred(later(key, **fields))
+    ink.save(tmp_path / "net", net)
+    assert same(ink.load(tmp_path / "net"), net)
+
+
+@pytest.mark.parametrize("value", [frozenset({1}), (1, (2, b"three")), 1j])
+def test_static_field_that_is_not_stored(
+    value: Any, key: jax.Array, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unchecked: None
+) -> None:
+    monkeypatch.setitem(_io._CLASSES, "Later", Later)
+    with pytest.raises(TypeError, match=r"^net: shape holds a \w+, which is not stored; use numbers, names"):
+        ink.save(tmp_path / "net", later(key, shape=value))
+    assert os.listdir(tmp_path) == []
 
 
 def test_float32_network_with_x64_on(x64: None, tmp_path: Path) -> None:
@@ -110,7 +171,7 @@ def refused() -> dict[str, tuple[Any, str]]:
         "activation": (network(activation=jnp.tanh), "net: activation is a function"),
         "injection": (network(injection_activation=jnp.tanh), "net: injection_activation is a function"),
         "inside": (ink.Centred(network(activation=jnp.tanh)), "net: activation is a function"),
-        "class": (mine, r"net: cannot save a Mine; .* one of \['Centred', 'ReluImplicit'\]"),
+        "class": (mine, r"net: cannot save a Mine; .* one of \['Centred', .*'MonotoneImplicit', "),
         "class inside": (ink.Centred(mine), "net: cannot save a Mine"),
         "bfloat16": (network(dtype=jnp.bfloat16), "net: A is bfloat16, .* cast it to float32"),
     }

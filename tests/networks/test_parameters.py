@@ -65,6 +65,57 @@ def test_check_tangent(centred: bool, key: jax.Array) -> None:
         assert "\n" not in str(caught.value), what
 
 
+class Shelf(ink.AbstractNetwork):
+    """A network that keeps its leaves in a dictionary."""
+
+    leaves: dict[str, jax.Array]
+    trained: tuple[str, ...] = eqx.field(static=True, default=("c", "F"))
+
+    @property
+    def in_size(self) -> int:
+        return 3
+
+    @property
+    def width(self) -> int:
+        return 5
+
+    def leaf(self, name: str) -> object:
+        return self.leaves[name]
+
+    def inject(self, X: jax.Array) -> jax.Array:
+        return X @ self.leaves["U"]
+
+    def initial_state(self, phi: jax.Array) -> jax.Array:
+        return jnp.zeros_like(phi)
+
+    def cell(self, z: jax.Array, phi: jax.Array) -> jax.Array:
+        return jnp.tanh(z @ self.leaves["F"] + phi)
+
+    def readout(self, z: jax.Array, phi: jax.Array) -> jax.Array:
+        return z @ self.leaves["c"]
+
+    def contraction(self) -> jax.Array:
+        return jnp.linalg.norm(self.leaves["F"], 2)
+
+
+def test_leaves_in_a_dictionary(rng: np.random.Generator, x64: None) -> None:
+    """Names lead to leaves by `net.leaf`, of tangents too; all that is trained goes through it."""
+    shapes = {"F": (5, 5), "U": (3, 5), "c": (5, 2)}
+    net = Shelf({name: jnp.asarray(0.2 * rng.normal(size=shape)) for name, shape in shapes.items()})
+    X = rng.normal(size=(4, 3))
+    assert net.factored is None
+    assert tuple(trained_leaves(net)) == ("c", "F")
+    params = eqx.filter(net, ink.trainable(net))
+    assert {name for name, leaf in params.leaves.items() if leaf is not None} == {"F", "c"}
+    check_tangent(net, as_tangent(net, trained_leaves(net)))
+    r = jnp.asarray(rng.normal(size=(4, 2)))
+    want = jax.grad(lambda net: jnp.sum(r * net(X)))(net)
+    found = ink.jacobian(net, X).rmv(r)
+    assert found.leaves["U"] is None
+    for name in ("c", "F"):
+        assert_allclose(found.leaves[name], want.leaves[name], rtol=1e-10, atol=1e-12)
+
+
 class TestCentred:
     def test_is_zero_at_first(self, key: jax.Array, rng: np.random.Generator, dtype: np.dtype) -> None:
         net, X = network(key), jnp.asarray(rng.normal(size=(4, 3)))
@@ -95,6 +146,7 @@ class TestCentred:
         assert centred.trained == net.trained
         assert (centred.in_size, centred.width) == (3, 12)
         assert centred.core is net
+        assert centred.factored is net
         assert centred.contraction() == net.contraction()
 
     def test_wants_a_network(self, key: jax.Array, unchecked: None) -> None:

@@ -55,6 +55,36 @@ def test_options_do_not_change_the_draw(key: jax.Array) -> None:
     jax.tree.map(assert_array_equal, (first.A, first.W, first.b), (other.A, other.W, other.b))
 
 
+def test_several_outputs(key: jax.Array, X: np.ndarray, tol: dict) -> None:
+    """A column of signs for each; the other weights are those of a scalar network."""
+    net, scalar = draw(key, width=400, outputs=3), draw(key, width=400)
+    assert (net.b.shape, net.out_shape, scalar.out_shape) == ((400, 3), (3,), ())
+    assert set(np.unique(net.b)) == {-1.0, 1.0}
+    assert np.abs(np.corrcoef(net.b.T) - np.eye(3)).max() < 5 / np.sqrt(400)
+    jax.tree.map(assert_array_equal, (net.A, net.W, net.gamma), (scalar.A, scalar.W, scalar.gamma))
+    assert_allclose(net(X), ink.solve(net, X).z @ net.b / 20, **tol)
+    paired = draw(key, paired=True, outputs=3)
+    assert_array_equal(paired.b[: M // 2], -paired.b[M // 2 :])
+
+
+def test_the_shape_of_the_outputs_costs_one_trace(key: jax.Array) -> None:
+    """It is asked for at every entry: the network is not traced for it again, whatever its numbers."""
+    traces = []
+
+    def counted(x: jax.Array) -> jax.Array:
+        traces.append(1)
+        return jnp.tanh(x)
+
+    net = draw(key, outputs=2, activation=counted)
+    assert net.out_shape == (2,)
+    first = len(traces)
+    assert first > 0
+    for other in (net, draw(jax.random.fold_in(key, 1), outputs=2, activation=counted)):
+        assert other.out_shape == (2,)
+    assert jax.jit(lambda net: jnp.ones(net.out_shape))(net).shape == (2,)
+    assert len(traces) == first
+
+
 @pytest.mark.parametrize("gamma0", [0.0, 0.4, 7.0])
 def test_scaled_by_the_width(gamma0: float, key: jax.Array, dtype: np.dtype, tol: dict) -> None:
     net = draw(key, gamma0=gamma0)
@@ -149,6 +179,8 @@ BAD = [
     (dict(in_size=True), ValueError, "in_size must be a positive integer, got True"),
     (dict(width=-3), ValueError, "width must be a positive integer, got -3"),
     (dict(width=7, paired=True), ValueError, "paired=True needs an even width, got 7; use 8"),
+    (dict(outputs=0), ValueError, "outputs must be a positive integer, got 0"),
+    (dict(outputs=2.0), ValueError, "outputs must be a positive integer, got 2.0"),
     (dict(scaling="norm"), ValueError, r"scaling must be one of \('width', 'operator_norm'\)"),
     (dict(activation="gelu"), ValueError, "activation must be one of .* got 'gelu'"),
     (dict(injection_activation="gelu"), ValueError, "injection_activation must be one of"),
