@@ -85,7 +85,9 @@ def solve_fixed_point(
     # hands back a function that captures nothing as it is, and so it is given one that captures `f`.
     traced = eqx.filter_closure_convert(lambda z, args: f(z, args), z0, args)
     method = method.prepared(affine)
-    return method.adjoint.solve(Problem(traced, args, batch_ndim, policy, affine, method.full_precision), method.solver, z0)
+    return method.adjoint.solve(
+        Problem(traced, args, batch_ndim, policy, affine, method.full_precision), method.solver, z0
+    )
 
 
 def _checked_guess(z0: PyTree, batch_ndim: int) -> PyTree[Array]:

@@ -2,7 +2,6 @@
 
 import abc
 import operator
-from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -93,46 +92,29 @@ def solve_by_iteration(
     unit = magnitudes(rhs, batch_ndim)
     rhs = divide(rhs, unit)
     x = rhs if guess is None else divide(guess, unit)
-    run = _iterate_affine if solver.needs_affine else _iterate_map
     tolerance, scale = Tolerance(solver.rtol, (solver.atol + atol) / unit), norms(rhs, batch_ndim)
-
-    def iteration(f: Map, solver: AbstractSolver) -> Iteration:
-        return Iteration(f, solver, tolerance, scale)
-
     f = Map(lambda x: jax.tree.map(operator.add, apply(x), rhs), batch_ndim)
-    eq = run(iteration, solver, f, rhs, x, at)
+    iteration = Iteration(f, solver, tolerance, scale)
+    eq = _iterate_affine(iteration, rhs, x, at) if solver.needs_affine else iterate(iteration, x)
     found = (multiply(unit, eq.z), unit * eq.residual, unit * eq.error)
     return eqx.tree_at(lambda eq: (eq.z, eq.residual, eq.error), eq, found)
 
 
-def _iterate_map(
-    iteration: Callable[[Map, AbstractSolver], Iteration],
-    solver: AbstractSolver,
-    f: Map,
-    rhs: PyTree[Array],
-    x: PyTree[Array],
-    at: LinearizedAffine | None,
-) -> Equilibrium:
-    """The fixed point of the equation as it stands."""
-    return iterate(iteration(f, solver), x)
-
-
 def _iterate_affine(
-    iteration: Callable[[Map, AbstractSolver], Iteration],
-    solver: AbstractSolver,
-    f: Map,
-    rhs: PyTree[Array],
-    x: PyTree[Array],
-    at: LinearizedAffine | None,
+    iteration: Iteration, rhs: PyTree[Array], x: PyTree[Array], at: LinearizedAffine | None
 ) -> Equilibrium:
-    """The fixed point of its affine form, and the solution with its residual from that."""
-    if at is None:
-        check_form(solver, None)
-    assert at is not None
-    equation = at.equation(rhs)
+    """The fixed point of the affine form; the solution that belongs to it, with its own residual."""
+    f, solver = iteration.f, iteration.solver
+    equation = None if at is None else at.equation(rhs)
     check_form(solver, equation)
-    solver = solver.transpose() if at.transposed else solver
-    eq = iterate(iteration(Map(equation, f.batch_ndim, equation), solver), at.unknown(x, rhs))
+    assert at is not None and equation is not None
+    affine = Iteration(
+        Map(equation, f.batch_ndim, equation),
+        solver.transpose() if at.transposed else solver,
+        iteration.tolerance,
+        iteration.scale,
+    )
+    eq = iterate(affine, at.unknown(x, rhs))
     x = at.solution(eq.z, rhs)
     residual = norms(subtract(f(x), x), f.batch_ndim)
     return eqx.tree_at(lambda eq: (eq.z, eq.residual), eq, (x, residual))
