@@ -17,7 +17,6 @@ from implicit_ntk.equilibrium._policy import Policy, guard_adjoint, guard_forwar
 from implicit_ntk.equilibrium._rule import LinearMap, LinearSolve, ParametricMap, both_modes, reverse_only
 from implicit_ntk.equilibrium._solver import AbstractSolver, Map
 
-
 HIGHEST = "highest"
 """The precision of products that nobody has asked for less of."""
 
