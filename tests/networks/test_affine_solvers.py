@@ -231,3 +231,26 @@ def test_forms_that_are_missing(rng, batch, unchecked):
     for make, value in ((ink.Chord, {"activity": 0}), (ink.PeacemanRachford, {"alpha": -1})):
         with pytest.raises(ValueError, match=r"^(activity|alpha) must"):
             make(**value)
+
+
+def test_the_step_interval_of_forward_backward_is_open(x64):
+    """At `alpha = 2 mu / L^2` itself the map turns errors and does not shrink them (N22, section 2.6)."""
+    W = np.eye(2) - np.array([[1.0, 1.0], [-1.0, 1.0]])  # mu = 1, L^2 = 2
+    net = dataclasses.replace(
+        ink.ReluImplicit.init(jax.random.key(0), 2, 2, activation="identity"),
+        **{"A": jnp.asarray(W), "W": jnp.eye(2), "gamma": jnp.asarray(1.0)},
+    )
+    X = np.array([[1.0, 2.0]])
+    at_the_end, inside = (
+        ink.solve(net, X, Method(solver=ink.ForwardBackward(alpha), on_failure="report"))
+        for alpha in (1.0, 0.9)
+    )
+    assert not at_the_end.succeeded.any() and inside.succeeded.all()
+
+
+def test_a_lemma_of_n22_needs_the_slopes(x64):
+    """Lemma 3.3.2 bounds `||Q^{-T} u||` by `||u||/mu`: false, and true of `||D Q^{-T} u||`."""
+    W, D, u = np.array([[0.0, 10.0], [-10.0, 0.0]]), np.diag([1.0, 0.0]), np.array([1.0, 0.0])
+    p = np.linalg.solve(np.eye(2) - D @ W, np.eye(2)).T @ u
+    assert np.linalg.norm(p) == pytest.approx(10.05, abs=5e-3)
+    assert np.linalg.norm(D @ p) <= 1.0 + 1e-12
