@@ -93,7 +93,8 @@ class FlowProblem(eqx.Module):
         at = J.linearization
         H = jax.tree.reduce(operator.add, J.kernel_blocks(J)).reshape(y.size, y.size)
         start, residual = States(at.equilibrium, at.adjoint), _residual(at, train, y)
-        return cls(net, train, y, test, y_test, method, start, residual, *jnp.linalg.eigh(H))
+        # at.method holds what the solvers factored, which serves the whole run: weights move little.
+        return cls(net, train, y, test, y_test, at.method, start, residual, *jnp.linalg.eigh(H))
 
     @property
     def initial_leaves(self) -> Leaves:

@@ -89,3 +89,17 @@ def test_every_mode_is_followed(problem: Callable) -> None:
         time = state.integrator.time
         off = np.abs(state.integrator.amplification - np.exp(-np.asarray(p.eigenvalues) * time))
         assert off.max() < 0.3 / 2
+
+
+def test_what_is_factored_serves_the_whole_run(problem: Callable) -> None:
+    """The chord's inverse is formed at the start, never on the way, and the run is the same."""
+    p = problem()
+    method = ink.Method.of(ink.Chord())
+    posed, times = pose(p.net, p.X, p.y, method=method), p.times(0.0, 2.0, 5.0)
+    assert posed.method.solver.inverse.shape == p.net.A.shape
+    integrator = ink.Euler(jnp.asarray(0.5 * p.unit), solver_share=0)
+    state = start(posed, integrator)
+    program = str(jax.make_jaxpr(lambda state: segment(posed, integrator, state, jnp.asarray(1.0)))(state))
+    assert "= lu " not in program and "while" in program
+    chord = ink.gradient_flow(p.net, p.X, p.y, times, integrator, method=method)
+    assert_allclose(chord.u, ink.gradient_flow(p.net, p.X, p.y, times, integrator).u, rtol=1e-8, atol=1e-9)
