@@ -66,7 +66,7 @@ def spectral_radius(
 def _solved(
     net: AbstractNetwork, X: AnyArray, method: Method | None
 ) -> tuple[Method, Float[Array, "n d"], PyTree[Array]]:
-    method = net.default_method() if method is None else method
+    method = net.resolve(method)
     return method, jnp.asarray(X), solve(net, X, method).z
 
 

@@ -14,10 +14,17 @@ import numpy as np
 import pytest
 
 from implicit_ntk.equilibrium import (
+    GMRES,
+    LU,
+    Anderson,
+    BiCGStab,
+    Broyden,
     ImplicitAdjoint,
+    Iterated,
     JacobianFree,
     Method,
     Neumann,
+    Newton,
     Picard,
     ReverseAdjoint,
     Unrolled,
@@ -288,6 +295,32 @@ def test_jit(case, on_failure, theta, directions, tol_solve):
 @pytest.mark.parametrize("case", CASES)
 def test_jit_and_vmap_everywhere(case, mode, theta, directions, tol_solve):
     compare(case, IMPLICIT, tuple(OPERATIONS), mode, theta, directions, tol_solve)
+
+
+LINEAR_SOLVERS = {
+    "GMRES": GMRES(),
+    "BiCGStab": BiCGStab(),
+    "LU": LU(),
+    "Anderson": Iterated(solver=Anderson()),
+    "Broyden": Iterated(solver=Broyden()),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("linear_solver", LINEAR_SOLVERS)
+@pytest.mark.parametrize("case", ["tanh", "relu"])
+def test_every_linear_solver(case, linear_solver, theta, directions, tol_solve):
+    method = precise(ImplicitAdjoint(LINEAR_SOLVERS[linear_solver]))
+    compare(case, method, tuple(OPERATIONS), "jit", theta, directions, tol_solve)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("solver", [Anderson(), Broyden(), Newton()], ids=["Anderson", "Broyden", "Newton"])
+@pytest.mark.parametrize("case", ["tanh", "relu"])
+def test_every_solver(case, solver, theta, directions, tol_solve):
+    compare(case, Method.of(solver), tuple(OPERATIONS), "jit", theta, directions, tol_solve)
 
 
 @pytest.mark.usefixtures("x64")

@@ -223,3 +223,15 @@ def test_bad_options(message: str, key: jax.Array, unchecked: None) -> None:
 def test_ablations_of_another_network(key: jax.Array, unchecked: None) -> None:
     with pytest.raises(TypeError, match="^net must be a ConvImplicit, got ReluImplicit"):
         ink.norm_ablations(ink.ReluImplicit.init(key, 3, 4))  # type: ignore[arg-type]
+
+
+def test_anderson_needs_fewer_iterations_than_picard(x64, rng: np.random.Generator) -> None:
+    """On a cell whose spectral radius at the equilibria is below one: 4 maps of 4 x 4, filters of 0.01."""
+    net = ink.ConvImplicit.init(
+        jax.random.key(0), (4, 4, 2), channels=4, inner_channels=8, groups=2, weight_scale=0.01
+    )
+    X = jnp.asarray(rng.normal(size=(3, net.in_size)))
+    assert np.all(ink.spectral_radius(net, X, jax.random.key(1)) < 0.9)
+    picard, anderson = (ink.solve(net, X, ink.Method(solver=s)) for s in (ink.Picard(), ink.Anderson()))
+    assert np.all(2 * anderson.steps < picard.steps)
+    np.testing.assert_allclose(anderson.z, picard.z, atol=1e-9)

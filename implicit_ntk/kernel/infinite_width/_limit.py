@@ -1,0 +1,131 @@
+"""The kernel of a network of infinite width: the limit of `ink.ntk` as m grows."""
+
+import math
+import operator
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from implicit_ntk._checks import AnyArray, check_batch, check_positive
+from implicit_ntk._memory import require_memory
+from implicit_ntk.kernel.infinite_width._architecture import Architecture, architecture_of
+from implicit_ntk.kernel.infinite_width._monte_carlo import SEEDS, monte_carlo
+from implicit_ntk.kernel.infinite_width._redraw import redraw
+from implicit_ntk.networks import AbstractNetwork
+
+Kernel = Float[Array, "..."]
+Blocks = dict[str, Kernel]
+WORKING = 16
+"""How many (n1, n2) arrays the computation holds beside the result."""
+
+
+class LimitKernel(eqx.Module):
+    """The limit kernel, `ntk`, the share of each trained leaf, `blocks`, and how far a draw lies from it."""
+
+    blocks: Blocks
+    net: AbstractNetwork
+    X1: Float[Array, "n1 d"]
+    X2: Float[Array, "n2 d"] | None
+
+    @property
+    def ntk(self) -> Kernel:
+        """The sum of the blocks, (n1, n2), or (n1, k, n2, k) with k outputs."""
+        return jax.tree.reduce(operator.add, self.blocks)
+
+    def stderr(
+        self, width: int, key: Key[Array, ""] | None = None, seeds: int = SEEDS, probe_width: int = 256
+    ) -> Kernel:
+        """The standard deviation over draws of each entry of `ink.ntk` at this width, measured.
+
+        `seeds` networks of this architecture are drawn at `probe_width`, with i.i.d. Gaussian weights,
+        and their standard deviation is taken to the width by the law `m^(-1/2)`. It is itself uncertain
+        by a share of about `1 / sqrt(2 (seeds - 1))`, and the law is asymptotic: near the edge in gamma0
+        take a `probe_width` close to `width`. The bias of the mean, which falls like 1/m, is not in it.
+
+        **Arguments:** `key`, None for a fixed one.
+
+        **Raises:** `ValueError` unless the widths are positive and `seeds` is at least 2; as `ink.ntk`.
+        """
+        check_positive(width, "width")
+        check_positive(probe_width, "probe_width")
+        key = jax.random.key(0) if key is None else key
+        drawn = monte_carlo(lambda key: redraw(self.net, key, probe_width), self.X1, self.X2, key, seeds)
+        return drawn.std * math.sqrt(probe_width / width)
+
+
+def kernel(
+    net: AbstractNetwork, X1: Float[AnyArray, "n1 d"], X2: Float[AnyArray, "n2 d"] | None = None
+) -> LimitKernel:
+    """The limit of `ink.ntk(net, X1, X2)` as the width grows, with its blocks and its fluctuations.
+
+    For `ReluImplicit` and `ReluImplicitFull` with relu or identity activations, their weight-tied and
+    centred forms, and whatever leaves they train. With `K = E[z z']` at the fixed point, `S` and `T` the
+    moments of the slopes and `Pi = 1 / (1 - gamma0^2 S)`, elementwise,
+
+        GG22:   A: gamma0^2 K S Pi,   W: T Pi XX,         b: K
+        GLL22:  A: gamma0^2 K S Pi,   W: (T Pi + P1) XX,  u: K,   v: P0
+
+    and `P0`, `P1` the moments of the injection and its slope (GLL22, section 2; for GG22, whose
+    identity injection makes the fixed point `K = kappa1(gamma0^2 K + XX)`, derived here).
+
+    The weights are taken to be i.i.d. of mean zero and variance one, or such pairs of halves as
+    `paired=True` draws: only `net.gamma0 = gamma sqrt(m)` and the static fields are read, and a network
+    cannot tell how it was drawn. Entries that are not centred, or not independent, have other limits:
+    see `half_normal` and `diagonal`. Two independent draws of `A` with `scaling="operator_norm"` have
+    two values of `gamma0`, about half of what was asked for.
+
+    Differentiable in `net.gamma` (to the third order) and in the inputs; traceable. In float32 good to
+    about 1e-6, in float64 to 1e-12.
+
+    **Arguments:** `X1` (n1, d), of any norms; `X2` (n2, d), None for `X1`.
+
+    **Raises:** `ValueError` where no limit is known, or where none exists: for
+    `gamma0^2 >= 2` at equilibrium (1 for a linear cell); `MemoryError` where it is past the limit.
+    """
+    architecture, gamma0 = architecture_of(net)
+    leaves = jax.tree.leaves(net)
+    X1 = check_batch(X1, net.in_size, leaves, "X1")
+    X2 = None if X2 is None else check_batch(X2, net.in_size, leaves, "X2")
+    size = X1.shape[0] * (X1 if X2 is None else X2).shape[0] * X1.dtype.itemsize
+    matrices = len(architecture.trained) * math.prod(net.out_shape) ** 2 + WORKING
+    require_memory(matrices * size, "the limit kernel", "pass fewer samples")
+    square = architecture.check(gamma0**2)
+    return LimitKernel(_blocks(architecture, square, X1, X2, net.out_shape), net, X1, X2)
+
+
+def ntk(
+    net: AbstractNetwork, X1: Float[AnyArray, "n1 d"], X2: Float[AnyArray, "n2 d"] | None = None
+) -> Kernel:
+    """The limit of `ink.ntk(net, X1, X2)` as the width grows; see `kernel`, whose arguments these are.
+
+    **Returns:** (n1, n2), or (n1, k, n2, k) with k outputs: between different outputs it is zero.
+    """
+    return kernel(net, X1, X2).ntk
+
+
+def ntk_blocks(
+    net: AbstractNetwork, X1: Float[AnyArray, "n1 d"], X2: Float[AnyArray, "n2 d"] | None = None
+) -> Blocks:
+    """The limit of `ink.ntk_blocks(net, X1, X2)`, `{"A": H_A, ...}`; see `kernel`."""
+    return kernel(net, X1, X2).blocks
+
+
+@eqx.filter_jit
+def _blocks(
+    architecture: Architecture,
+    square: Float[Array, ""],
+    X1: Float[Array, "n1 d"],
+    X2: Float[Array, "n2 d"] | None,
+    out: tuple[int, ...],
+) -> Blocks:
+    blocks = architecture.blocks(square, X1, X1 if X2 is None else X2)
+    return {name: _per_output(H, out) for name, H in blocks.items()}
+
+
+def _per_output(H: Float[Array, "n1 n2"], out: tuple[int, ...]) -> Kernel:
+    """One kernel an output, and zero between outputs: their read-outs are independent."""
+    if not out:
+        return H
+    return H[:, None, :, None] * jnp.eye(*out, dtype=H.dtype)[None, :, None, :]

@@ -1,0 +1,55 @@
+"""The mean kernel of finite networks, where no limit is known."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from implicit_ntk._checks import AnyArray, check_positive
+from implicit_ntk.equilibrium import Method
+from implicit_ntk.kernel._ntk import ntk
+from implicit_ntk.networks import AbstractNetwork
+
+SEEDS = 16
+
+
+class MonteCarlo(eqx.Module):
+    """The `mean` of the kernel over draws, the standard error of that mean, and `std`, that of one draw.
+
+    All of the kernel's shape. The mean is that at the width of the networks: it differs from the limit
+    by a bias that falls like 1/m, which no number of draws reduces.
+    """
+
+    mean: Float[Array, "..."]
+    stderr: Float[Array, "..."]
+    std: Float[Array, "..."]
+
+
+def monte_carlo(
+    make: Callable[[Key[Array, ""]], AbstractNetwork],
+    X1: Float[AnyArray, "n1 d"],
+    X2: Float[AnyArray, "n2 d"] | None = None,
+    key: Key[Array, ""] | None = None,
+    seeds: int = SEEDS,
+    method: Method | None = None,
+) -> MonteCarlo:
+    """The kernel averaged over independent networks, for any network.
+
+    **Arguments:** `make`, from a key to a network; `key`, None for a fixed one; `seeds`, how many
+    networks; `method`, as for `ink.ntk`.
+
+    **Raises:** `ValueError` unless `seeds` is an integer above one; as `ink.ntk` and `make` do.
+    """
+    check_positive(seeds, "seeds")
+    if seeds < 2:
+        raise ValueError("seeds must be at least 2 for a standard deviation, got 1")
+    total, squares = 0.0, 0.0
+    for count, draw in enumerate(jax.random.split(jax.random.key(0) if key is None else key, seeds), 1):
+        H = ntk(make(draw), X1, X2, method)
+        before = total
+        total = H if count == 1 else total + (H - total) / count  # Welford's updates
+        squares = squares + (H - before) * (H - total)
+    std = jnp.sqrt(squares / (seeds - 1))
+    return MonteCarlo(total, std / seeds**0.5, std)
