@@ -40,6 +40,7 @@ from implicit_ntk.equilibrium import (
 )
 from implicit_ntk.jacobian import jacobian as jacobian
 from implicit_ntk.kernel import (
+    infinite_width as infinite_width,
     ntk as ntk,
     ntk_blocks as ntk_blocks,
     ntk_diagonal as ntk_diagonal,

@@ -44,6 +44,13 @@ def _trace_counts() -> None:
     chex.clear_trace_counter()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _programs_of_one_module() -> Iterator[None]:
+    """Let go of the compiled programs of each file: thousands in one process exhaust its memory maps."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(params=["float32", "float64"])
 def dtype(request: pytest.FixtureRequest) -> Iterator[np.dtype]:
     """Each precision in turn, as a NumPy dtype; x64 is on for float64 only."""

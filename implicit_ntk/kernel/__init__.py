@@ -1,5 +1,6 @@
 """Kernels: the empirical one of a network, and what its spectrum says."""
 
+from implicit_ntk.kernel import infinite_width as infinite_width
 from implicit_ntk.kernel._ntk import (
     ntk as ntk,
     ntk_blocks as ntk_blocks,

@@ -9,9 +9,10 @@ from jaxtyping import Array, Float, PyTree
 from implicit_ntk.equilibrium import AffineMap, Equilibrium, Method, Policy
 from implicit_ntk.networks._factors import HasGradientFactors
 from implicit_ntk.networks._network import AbstractNetwork
+from implicit_ntk.networks._wrapper import AbstractWrapper
 
 
-class Centred(AbstractNetwork):
+class Centred(AbstractWrapper):
     """`f - f_0`, with `f_0` the frozen network that `Centred` was built from.
 
     Same Jacobian and same kernel as `f`; training it is training `f` on `y + f_0(X)`, so GG22's
@@ -31,38 +32,9 @@ class Centred(AbstractNetwork):
                 raise TypeError(f"{name} must be a network, got {type(found).__name__}")
 
     @property
-    def trained(self) -> tuple[str, ...]:
-        """The names of the trained leaves, those of the network inside."""
-        return self.net.trained
-
-    @property
-    def core(self) -> AbstractNetwork:
-        """The network whose leaves are trained."""
-        return self.net.core
-
-    @property
     def factored(self) -> HasGradientFactors | None:
         """That of the network inside: the frozen outputs have no gradient."""
         return self.net.factored
-
-    @property
-    def in_size(self) -> int:
-        """The number d of input features."""
-        return self.net.in_size
-
-    @property
-    def width(self) -> int:
-        """The number m of units."""
-        return self.net.width
-
-    def inject(self, X: Float[Array, "n d"]) -> PyTree[Array]:
-        """That of the network inside."""
-        return self.net.inject(X)
-
-    @property
-    def injection_is_fixed(self) -> bool:
-        """That of the network inside."""
-        return self.net.injection_is_fixed
 
     def initial_state(self, phi: PyTree[Array]) -> PyTree[Float[Array, "n ..."]]:
         """That of the network inside."""
@@ -86,17 +58,9 @@ class Centred(AbstractNetwork):
         """That of the network inside, which may know another way to it than the cell's iteration."""
         return self.net.equilibrium(phi, z0, method, policy)
 
-    def readout(self, z: PyTree[Array], phi: PyTree[Array]) -> Float[Array, "n *out"]:
-        """That of the network inside; `baseline` is subtracted by whoever evaluates the network."""
-        return self.net.readout(z, phi)
-
     def contraction(self) -> Float[Array, ""]:
         """That of the network inside."""
         return self.net.contraction()
-
-    def default_method(self) -> Method:
-        """That of the network inside."""
-        return self.net.default_method()
 
     def baseline(self, X: Float[Array, "n d"], method: Method | None = None) -> Float[Array, "n *out"]:
         """`f_0(X)`, without derivatives with respect to the frozen copy.

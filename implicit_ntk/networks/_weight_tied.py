@@ -14,6 +14,7 @@ from implicit_ntk.equilibrium import (
     Equilibrium,
     ImplicitAdjoint,
     Method,
+    Neumann,
     Picard,
     Policy,
     Status,
@@ -21,10 +22,12 @@ from implicit_ntk.equilibrium import (
     norms,
 )
 from implicit_ntk.networks._centred import Centred
+from implicit_ntk.networks._choice import Choice
 from implicit_ntk.networks._network import AbstractNetwork
+from implicit_ntk.networks._wrapper import AbstractWrapper
 
 
-class WeightTied(AbstractNetwork):
+class WeightTied(AbstractWrapper):
     """`u = readout(z^L)`, `z^{l+1} = cell(z^l, phi)`, `z^0 = 0`: "repeat-L" of N22, chapter 4.
 
     Its derivatives are those of the L applications, not of an equilibrium, which it tends to as L grows
@@ -50,38 +53,9 @@ class WeightTied(AbstractNetwork):
         self.depth = int(depth)
 
     @property
-    def trained(self) -> tuple[str, ...]:
-        """The names of the trained leaves, those of the network inside."""
-        return self.net.trained
-
-    @property
-    def core(self) -> AbstractNetwork:
-        """The network whose leaves are trained."""
-        return self.net.core
-
-    @property
     def factored(self) -> None:
         """Nobody: the factors of the network inside are those of its equilibrium."""
         return None
-
-    @property
-    def in_size(self) -> int:
-        """The number d of input features."""
-        return self.net.in_size
-
-    @property
-    def width(self) -> int:
-        """The number m of units."""
-        return self.net.width
-
-    def inject(self, X: Float[Array, "n d"]) -> PyTree[Array]:
-        """That of the network inside."""
-        return self.net.inject(X)
-
-    @property
-    def injection_is_fixed(self) -> bool:
-        """That of the network inside."""
-        return self.net.injection_is_fixed
 
     def initial_state(self, phi: PyTree[Array]) -> PyTree[Float[Array, "n ..."]]:
         """Zero."""
@@ -108,10 +82,6 @@ class WeightTied(AbstractNetwork):
         steps = jnp.full(finite.shape, self.depth, jnp.int32)
         return guard_forward(Equilibrium(z, residual, residual, steps, status), policy)
 
-    def readout(self, z: PyTree[Array], phi: PyTree[Array]) -> Float[Array, "n *out"]:
-        """That of the network inside."""
-        return self.net.readout(z, phi)
-
     def contraction(self) -> Float[Array, ""]:
         """Zero: the state exists and is unique whatever the weights."""
         return jnp.zeros(())
@@ -120,8 +90,8 @@ class WeightTied(AbstractNetwork):
         """That of the network inside, but for its solvers, which there is nothing to do for."""
         return dataclasses.replace(self.net.default_method(), solver=Picard(), adjoint=ImplicitAdjoint())
 
-    def baseline(
-        self, X: Float[Array, "n d"], method: Method | None = None
-    ) -> Float[Array, "n *out"] | float:
-        """That of the network inside."""
-        return self.net.baseline(X, method)
+    def choose(self) -> Choice:
+        """Nothing is solved for."""
+        return Choice(
+            Picard(), Neumann(), "nothing is solved for: the cell is applied depth times"
+        )

@@ -39,7 +39,13 @@ def test_monotone_by_its_norms(key):
 def test_a_cell_that_nothing_is_known_of(key):
     net = ink.ConvImplicit.init(key, (4, 4, 1), channels=8, inner_channels=8, groups=2)
     assert kinds(ink.choose(net)) == ("Anderson", "GMRES")
+
+
+def test_wrappers(key):
+    monotone = ink.MonotoneImplicit.init(key, 4, 64)
+    assert ink.choose(ink.Centred(monotone)) == ink.choose(monotone)
     assert kinds(ink.choose(ink.Centred(relu(key, 1.2))))[0] == "Chord"
+    assert "nothing is solved" in ink.choose(ink.WeightTied(monotone, 3)).reason
 
 
 def test_auto_is_the_choice(key, rng):

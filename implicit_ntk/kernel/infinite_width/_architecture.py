@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from implicit_ntk._tracing import is_traced
+from implicit_ntk.kernel.infinite_width._interpolation import over_angles
 from implicit_ntk.kernel.infinite_width._layers import KNOWN, AbstractLayer, injection, layer
 from implicit_ntk.kernel.infinite_width._pairs import norms_and_angles
 from implicit_ntk.kernel.infinite_width._propagate import Propagated, equilibrium, unrolled
@@ -66,9 +67,14 @@ class Architecture:
         return {name: found[name] for name in self.trained}
 
     def _propagated(self, square: Float[Array, ""], theta: Float[Array, "n1 n2"]) -> Propagated:
-        if self.depth is None:
-            return equilibrium(self.layer, square, theta)
-        return unrolled(self.layer, square, theta, self.depth)
+        layer, depth = self.layer, self.depth
+
+        def propagate(theta: Float[Array, "..."]) -> Propagated:
+            if depth is None:
+                return equilibrium(layer, square, theta)
+            return unrolled(layer, square, theta, depth)
+
+        return over_angles(propagate, theta) if layer.costly else propagate(theta)
 
 
 def architecture_of(net: AbstractNetwork) -> tuple[Architecture, Float[Array, ""]]:

@@ -7,6 +7,7 @@ the limits hang on near parallel inputs is `e`, which has all its digits where `
 
 import abc
 import math
+from typing import ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -40,6 +41,9 @@ class AbstractLayer(eqx.Module):
     edge: eqx.AbstractClassVar[float]
     """From this `gamma0^2` on the variance of the state has no fixed point."""
 
+    costly: ClassVar[bool] = False
+    """Does a pair cost a quadrature? Then many pairs are interpolated from a few angles."""
+
     @abc.abstractmethod
     def variance(self, square: Scalar) -> Scalar:
         """The fixed point of q, for `square = gamma0^2` below the edge."""
@@ -56,7 +60,7 @@ class AbstractLayer(eqx.Module):
 class Gaussian(AbstractLayer):
     """A relu cell, phi the identity: the pre-activation is Gaussian, of the covariance `gamma0^2 K + XX`."""
 
-    edge: float = 2.0
+    edge: ClassVar[float] = 2.0
 
     def variance(self, square: Scalar) -> Scalar:
         """`1 / (2 - gamma0^2)`."""
@@ -78,7 +82,8 @@ class Gaussian(AbstractLayer):
 class Shifted(AbstractLayer):
     """A relu cell, phi relu: the pre-activation is a Gaussian shifted by a half-normal, `_orthant.py`."""
 
-    edge: float = 2.0
+    edge: ClassVar[float] = 2.0
+    costly: ClassVar[bool] = True
 
     def variance(self, square: Scalar) -> Scalar:
         """By Newton from above, where the equation is convex."""
@@ -108,7 +113,7 @@ class Linear(AbstractLayer):
     """A linear cell: `K = gamma0^2 K + E[phi(g) phi(g')]`."""
 
     phi: str = eqx.field(static=True)
-    edge: float = 1.0
+    edge: ClassVar[float] = 1.0
 
     def variance(self, square: Scalar) -> Scalar:
         """`E[phi(g)^2] / (1 - gamma0^2)`."""
@@ -143,5 +148,5 @@ def layer(activation: str, phi: str) -> AbstractLayer:
 
 
 def _positive(s: Scalar) -> Scalar:
-    """Away from zero, where the slope of a square root is infinite."""
-    return jnp.maximum(s, float(jnp.finfo(s.dtype).tiny))
+    """Away from zero, where the slope of a square root is infinite, by less than rounding."""
+    return jnp.maximum(s, float(jnp.finfo(s.dtype).eps) ** 2)

@@ -45,11 +45,12 @@ def monte_carlo(
     check_positive(seeds, "seeds")
     if seeds < 2:
         raise ValueError("seeds must be at least 2 for a standard deviation, got 1")
-    total, squares = 0.0, 0.0
-    for count, draw in enumerate(jax.random.split(jax.random.key(0) if key is None else key, seeds), 1):
-        H = ntk(make(draw), X1, X2, method)
-        before = total
-        total = H if count == 1 else total + (H - total) / count  # Welford's updates
-        squares = squares + (H - before) * (H - total)
+    draws = jax.random.split(jax.random.key(0) if key is None else key, seeds)
+    mean = ntk(make(draws[0]), X1, X2, method)
+    squares = jnp.zeros_like(mean)
+    for count, draw in enumerate(draws[1:], 2):
+        before, H = mean, ntk(make(draw), X1, X2, method)
+        mean = before + (H - before) / count  # Welford's updates
+        squares = squares + (H - before) * (H - mean)
     std = jnp.sqrt(squares / (seeds - 1))
-    return MonteCarlo(total, std / seeds**0.5, std)
+    return MonteCarlo(mean, std / seeds**0.5, std)

@@ -26,21 +26,22 @@ Scalar = Float[Array, ""]
 
 def same_input(s: Scalar) -> tuple[Scalar, Scalar, Scalar]:
     """`E[relu(u)^2]`, `P(u > 0)` and `P(u > 0, g > 0)` of one input; `s > 0`."""
-    both = 0.25 + jnp.arcsin(1 / jnp.sqrt(1 + s)) / (2 * math.pi)
-    variance = s / 4 + (1 + s) * both + jnp.sqrt(s) / (2 * math.pi)
+    root = jnp.sqrt(s)
+    both = 0.5 - jnp.arctan(root) / (2 * math.pi)
+    variance = s / 4 + (1 + s) * both + root / (2 * math.pi)
     return variance, both + 0.25, both
 
 
 def pair_of_inputs(theta: Pairs, psi: Pairs, s: Scalar) -> tuple[Pairs, Pairs, Pairs]:
     """`E[relu(u)^2] - E[relu(u) relu(u')]`, `S = P(u, u' > 0)` and `T = P(u, u', g, g' > 0)`."""
     _, S0, T0 = same_input(s)
-    share = 1 / (1 + s)  # of g in the variance of h + g
+    of_g, of_h = 1 / (1 + s), s / (1 + s)  # shares in the variance of h + g
     end_g, end_h = gap(theta), gap(psi)
 
     def add(sums: tuple[Pairs, Pairs, Pairs], node: Scalar) -> tuple[tuple[Pairs, Pairs, Pairs], None]:
         t, weight = node
-        dT = weight * orthant_slope(t, theta, psi, share)
-        dS = weight * orthant_slope(t, psi, theta, 1 - share)
+        dT = weight * orthant_slope(t, theta, psi, of_g, of_h)
+        dS = weight * orthant_slope(t, psi, theta, of_h, of_g)
         S, T, loss = sums
         # By parts: the loss of covariance still to come weighs the change of its price.
         to_come = s * (end_h - gap(t * psi)) * dS + (end_g - gap(t * theta)) * dT
@@ -52,23 +53,22 @@ def pair_of_inputs(theta: Pairs, psi: Pairs, s: Scalar) -> tuple[Pairs, Pairs, P
     return s * S0 * end_h + T0 * end_g + loss, S0 + S, T0 + T
 
 
-def orthant_slope(t: Scalar, angle: Pairs, other: Pairs, share: Scalar) -> Pairs:
-    """The derivative in t of `P(v, v', w, w' > 0)`, with `w = sqrt(share) v + sqrt(1 - share) o`.
+def orthant_slope(t: Scalar, angle: Pairs, other: Pairs, share: Scalar, rest: Scalar) -> Pairs:
+    """The derivative in t of `P(v, v', w, w' > 0)`, with `w = sqrt(share) v + sqrt(rest) o`.
 
-    v, v' are unit Gaussians at the angle `t angle`, and o, o', independent of them, at `t other`.
-    Plackett: the derivative in a correlation is the density of that pair at zero times the probability
-    of the other two there; the pairs are (v, v'), (w, w') and, twice, (v, w').
+    v, v' are unit Gaussians at the angle `t angle`, and o, o', independent of them, at `t other`;
+    `share + rest = 1`. Plackett: the derivative in a correlation is the density of that pair at zero times
+    the probability of the other two there; the pairs are (v, v'), (w, w') and, twice, (v, w').
     """
     a, o = t * angle, t * other
-    sin_half = jnp.sqrt(share * jnp.sin(a / 2) ** 2 + (1 - share) * jnp.sin(o / 2) ** 2)
-    cos_half = jnp.sqrt(share * jnp.cos(a / 2) ** 2 + (1 - share) * jnp.cos(o / 2) ** 2)
-    sine = share * angle * jnp.sin(a) + (1 - share) * other * jnp.sin(o)
+    sin_half = jnp.sqrt(share * jnp.sin(a / 2) ** 2 + rest * jnp.sin(o / 2) ** 2)
+    cos_half = jnp.sqrt(share * jnp.cos(a / 2) ** 2 + rest * jnp.cos(o / 2) ** 2)
     # w and w' stand at the angle 2 arcsin(sin_half), which grows at this rate.
-    rate = sine / (2 * sin_half * cos_half)
+    rate = (share * angle * jnp.sin(a) + rest * other * jnp.sin(o)) / (2 * sin_half * cos_half)
     given_w = jnp.arctan2(
         jnp.sin(a / 2) * jnp.sin(o / 2) * cos_half, jnp.cos(a / 2) * jnp.cos(o / 2) * sin_half
     )
-    spread = jnp.sqrt(1 - share + share * jnp.sin(a) ** 2)
+    spread = jnp.sqrt(rest + share * jnp.sin(a) ** 2)
     root = jnp.sqrt(share)
     given_v_and_w = jnp.arctan2(jnp.sin(o) * spread, root * jnp.cos(o) * jnp.sin(a))
     pairs = angle * (0.5 - o / (2 * math.pi)) + rate * (0.5 - given_w / math.pi)

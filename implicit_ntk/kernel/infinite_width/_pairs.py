@@ -15,7 +15,7 @@ def norms_and_angles(
 
     The angle is `2 arctan(||e - e'|| / ||e + e'||)` of the unit vectors, which has all its digits for
     parallel and antipodal pairs, where `arccos(e.e')` has half of them. It costs n1 n2 d operations and
-    d n2 numbers at a time.
+    d n2 numbers at a time. Angles below rounding are set to it: zero has no direction, nor derivatives.
     """
     first, second = _norms(X1), _norms(X2)
     E1, E2 = X1 / first[:, None], X2 / second[:, None]
@@ -24,15 +24,11 @@ def norms_and_angles(
         return 2 * jnp.arctan2(_norms(E2 - e[None, :]), _norms(E2 + e[None, :]))
 
     angles = jax.lax.map(against_all, E1, batch_size=ROWS)
-    return first[:, None] * second[None, :], jnp.clip(angles, _least_angle(X1), None)
+    least = float(jnp.finfo(X1.dtype).eps)
+    return first[:, None] * second[None, :], jnp.maximum(angles, least)
 
 
 def _norms(X: Float[Array, "n d"]) -> Float[Array, " n"]:
     """Norms of rows; a zero row has the least one, so that it has a direction and derivatives."""
     tiny = float(jnp.finfo(X.dtype).tiny)
     return jnp.sqrt(jnp.maximum(jnp.sum(X**2, axis=1), tiny))
-
-
-def _least_angle(X: Float[Array, "n d"]) -> float:
-    """So far below rounding that it is zero, so far above underflow that its square is a number."""
-    return float(jnp.finfo(X.dtype).tiny) ** 0.25

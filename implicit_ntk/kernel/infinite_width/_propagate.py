@@ -32,11 +32,13 @@ def equilibrium(layer: AbstractLayer, square: Scalar, theta: Pairs) -> Propagate
     Price's theorem and is concave: Newton descends to it from 1, where the states are uncorrelated.
     """
     q = layer.variance(square)
+    # Below any gap of angles that are told apart: rounding must not make a gap negative.
+    least = 1e-3 * float(jnp.finfo(theta.dtype).eps) ** 2
 
     def step(e: Pairs, args: tuple[Scalar, Pairs, Scalar]) -> Pairs:
         square, theta, q = args
         after = layer(square, theta, q, e)
-        return e - (e - after.e) / (1 - square * after.S)
+        return jnp.maximum(e - (e - after.e) / (1 - square * after.S), least)
 
     end = layer(square, theta, q, newton(step, jnp.ones_like(theta), (square, theta, q)))
     K, adjoint = end.q * (1 - end.e), 1 / (1 - square * end.S)
