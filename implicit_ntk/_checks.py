@@ -21,8 +21,9 @@ def check_batch(
     """A batch of rows as a JAX array.
 
     Raises `ValueError` for a wrong shape, an empty batch or values that are not finite, `TypeError`
-    for integers or for a dtype other than the network's.
+    for what is no array, for integers or for a dtype other than the network's.
     """
+    check_array(X, name)
     shape = np.shape(X)
     if len(shape) != 2:
         raise ValueError(f"{name} must have shape (n, d), one row a sample, got {shape}; reshape it")
@@ -43,6 +44,7 @@ def check_batch(
 
 def check_targets(y: AnyArray, shape: tuple[int, ...], name: str = "y") -> Float[Array, "n *out"]:
     """Targets of the outputs' shape, `(n,)` or `(n, k)`, finite and floating; raises as `check_batch`."""
+    check_array(y, name)
     if np.shape(y) != shape:
         what = "one target a row" if len(shape) == 1 else "a row of targets a sample"
         raise ValueError(f"{name} must have shape {shape}, {what}, got {np.shape(y)}")
@@ -50,8 +52,11 @@ def check_targets(y: AnyArray, shape: tuple[int, ...], name: str = "y") -> Float
 
 
 def check_times(times: AnyArray | Sequence[float], name: str = "times") -> Float[Array, " T"]:
-    """Times `(T,)`: finite, not negative, increasing."""
-    values = np.asarray(times, dtype=float)
+    """Times `(T,)`: finite, not negative, increasing; `TypeError` for what are no numbers, or traced ones."""
+    try:
+        values = np.asarray(times, dtype=float)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a vector of known numbers, got {times!r}") from None
     if values.ndim != 1 or values.size == 0:
         raise ValueError(f"{name} must be a non-empty vector of times, got shape {values.shape}")
     if not np.isfinite(values).all() or values[0] < 0 or (np.diff(values) <= 0).any():
@@ -61,6 +66,7 @@ def check_times(times: AnyArray | Sequence[float], name: str = "times") -> Float
 
 def check_floating(value: AnyArray, name: str) -> Float[Array, "..."]:
     """A floating-point array whose values, where they are known, are finite."""
+    check_array(value, name)
     if not jnp.issubdtype(jnp.result_type(value), jnp.floating):
         raise TypeError(
             f"{name} must be floating point, got {jnp.result_type(value)}; convert it with .astype(float)"
@@ -68,6 +74,12 @@ def check_floating(value: AnyArray, name: str) -> Float[Array, "..."]:
     if not is_traced(value) and not np.isfinite(np.asarray(value)).all():
         raise ValueError(f"{name} holds NaN or infinite values; remove or replace them")
     return jnp.asarray(value)
+
+
+def check_array(value: object, name: str) -> None:
+    """Raise `TypeError` for lists and whatever else is no array of NumPy or JAX."""
+    if not isinstance(value, AnyArray | np.generic):
+        raise TypeError(f"{name} must be an array, got {type(value).__name__}; wrap it in numpy.asarray")
 
 
 def check_choice(value: str, choices: Iterable[str], name: str) -> None:
@@ -90,11 +102,16 @@ def check_positive(value: object, name: str) -> None:
         raise ValueError(f"{name} must be a positive integer, got {value!r}")
 
 
-def check_number(value: Any, name: str) -> None:
-    """Raise `TypeError` unless it is one real number, `ValueError` unless it is finite (traced ones pass)."""
+def check_real(value: Any, name: str) -> None:
+    """Raise `TypeError` unless it is one real number, finite or not (traced ones pass)."""
     number = isinstance(value, int | float | np.number | np.ndarray | Array) and not isinstance(value, bool)
     if not number or np.ndim(value) != 0:
         raise TypeError(f"{name} must be a number, got {value!r}")
+
+
+def check_number(value: Any, name: str) -> None:
+    """Raise `TypeError` unless it is one real number, `ValueError` unless it is finite (traced ones pass)."""
+    check_real(value, name)
     if not is_traced(value) and not np.isfinite(value):
         raise ValueError(f"{name} must be finite, got {value}")
 

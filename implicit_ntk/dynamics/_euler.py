@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
+from implicit_ntk._checks import check_real
 from implicit_ntk._tracing import is_traced
 from implicit_ntk.dynamics._problem import FlowProblem, Leaves, States
 from implicit_ntk.equilibrium import Status, norms
@@ -81,7 +82,7 @@ class Euler(AbstractIntegrator):
       (in its last percent a smooth cell was seen to change by 0.3 of it, and relu runs part by as much
       when their weights differ by 1e-6); zero solves every step to the method's tolerance.
 
-    **Raises:** `ValueError` for values out of range.
+    **Raises:** `TypeError` for what is not one number, `ValueError` for values out of range.
     """
 
     dt: float | int | Float[Array, ""]
@@ -89,6 +90,9 @@ class Euler(AbstractIntegrator):
     solver_share: float | int = 0.05
 
     def __check_init__(self) -> None:
+        check_real(self.dt, "dt")
+        check_real(1 if self.ramp is None else self.ramp, "ramp")
+        check_real(self.solver_share, "solver_share")
         if not is_traced(self.dt) and not 0 < self.dt < math.inf:
             raise ValueError(f"dt must be positive and finite, got {self.dt}")
         if self.ramp is not None and not 0 < self.ramp <= 1:

@@ -1,5 +1,6 @@
 """Gradient flow of a network, recorded at requested times."""
 
+import math
 from collections.abc import Sequence
 
 import equinox as eqx
@@ -27,7 +28,8 @@ from implicit_ntk.equilibrium import (
     failure_messages,
     has_tracer,
 )
-from implicit_ntk.jacobian import check_request
+from implicit_ntk.jacobian import check_request, require_gram
+from implicit_ntk.kernel import require_decomposition
 from implicit_ntk.networks import AbstractNetwork
 
 
@@ -66,7 +68,7 @@ def gradient_flow(
 
     **Raises:** `ValueError` or `TypeError` for bad input, and for a step that is unstable;
     `ConvergenceError` where a solve fails on the way, with the time it got to (`on_failure="report"`
-    returns the run up to there).
+    returns the run up to there); `MemoryError` where `H(0)` and its eigenvectors are past the limit.
     """
     times = check_times(times)
     if not isinstance(integrator, AbstractIntegrator):
@@ -162,6 +164,8 @@ def _posed(
 ) -> tuple[FlowProblem, Method]:
     X, method, _ = check_request(net, X, method)
     out = net.out_shape
+    require_decomposition(X.shape[0] * math.prod(out), X.dtype)
+    require_gram(len(net.trained) * math.prod(out) ** 2, X.shape[0], X.shape[0], X.dtype)
     y = check_targets(y, (X.shape[0], *out)).astype(X.dtype)
     if X_test is None and y_test is not None:
         raise ValueError("y_test needs X_test; pass both, or X_test alone")

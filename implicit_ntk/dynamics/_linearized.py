@@ -132,7 +132,8 @@ def linearized_flow(
     **Arguments:** `H` (n, n) with `u0`, `y` (n,); or, with k outputs, `H` (n, k, n, k) with (n, k).
 
     **Raises:** `ValueError` for shapes that do not fit, for values that are not finite, and for an `H`
-    with an eigenvalue more negative than rounding explains.
+    that is not symmetric or has an eigenvalue more negative than rounding explains; `MemoryError` past the
+    limit.
     """
     shape = np.shape(H)[: np.ndim(H) // 2]
     H = check_kernel(H)

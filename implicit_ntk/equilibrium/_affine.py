@@ -75,20 +75,31 @@ class LinearizedAffine(eqx.Module):
 
     def equation(self, rhs: Float[Array, "... m"]) -> AffineMap:
         """The affine map whose fixed point gives the solution."""
-        slopes = self.slopes.reshape(
-            *self.slopes.shape[:-1], *(1,) * (rhs.ndim - self.slopes.ndim), self.slopes.shape[-1]
-        )
         weight = self.weight.T if self.transposed else self.weight
         offset = rhs if self.transposed else self.scale * (rhs @ self.weight)
-        return AffineMap(weight, self.scale, offset, Mask(slopes), self.projection)
+        return AffineMap(weight, self.scale, offset, Mask(self._slopes_for(rhs)), self.projection)
 
     def unknown(self, x: Float[Array, "... m"], rhs: Float[Array, "... m"]) -> Float[Array, "... m"]:
         """The fixed point that belongs to a solution `x`."""
-        return self.equation(rhs).activation(x) if self.transposed else x - rhs
+        return self._slopes_for(rhs) * x if self.transposed else x - rhs
 
     def solution(self, y: Float[Array, "... m"], rhs: Float[Array, "... m"]) -> Float[Array, "... m"]:
-        """The solution that belongs to a fixed point `y`."""
-        return self.equation(rhs).product(y) + rhs if self.transposed else y + rhs
+        """The solution that belongs to a fixed point `y`.
+
+        Of `p = y W^T + rhs` only what the slopes hide is taken from that formula, which magnifies the error
+        of `y` by the weights; the rest is `y` itself. For slopes of zero and one the residual of `p` is
+        then that of `y`.
+        """
+        if not self.transposed:
+            return y + rhs
+        slopes = self._slopes_for(rhs)
+        seen = slopes > 0.5
+        return jnp.where(seen, y / jnp.where(seen, slopes, 1), self.scale * (y @ self.weight.T) + rhs)
+
+    def _slopes_for(self, rhs: Float[Array, "... m"]) -> Float[Array, "... m"]:
+        """The slopes, the same for all outputs where a right-hand side has an axis of outputs."""
+        outputs = rhs.ndim - self.slopes.ndim
+        return self.slopes.reshape(*self.slopes.shape[:-1], *(1,) * outputs, self.slopes.shape[-1])
 
 
 class Mask(eqx.Module):

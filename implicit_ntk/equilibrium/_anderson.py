@@ -125,7 +125,9 @@ class Anderson(AbstractSolver):
         gram = gram + diagonal[..., None] * jnp.eye(self.memory, dtype=gram.dtype)[(None,) * (gram.ndim - 2)]
         return _solve_definite(*lax.stop_gradient((gram, jnp.where(valid, projections, 0))))
 
-    def error(self, residual: Float[Array, "..."], rate: Float[Array, "..."]) -> Float[Array, "..."]:
+    def error(
+        self, residual: Float[Array, "..."], rate: Float[Array, "..."], state: PyTree
+    ) -> Float[Array, "..."]:
         """`residual / (1 - rate)` at the rate of the accelerated iteration: an estimate, not a bound."""
         return residual / (1 - rate)
 

@@ -97,7 +97,9 @@ class Broyden(AbstractSolver):
         )
         return view.restore(guess), state
 
-    def error(self, residual: Float[Array, "..."], rate: Float[Array, "..."]) -> Float[Array, "..."]:
+    def error(
+        self, residual: Float[Array, "..."], rate: Float[Array, "..."], state: PyTree
+    ) -> Float[Array, "..."]:
         """`residual / (1 - rate)` at the rate of the accelerated iteration: an estimate, not a bound."""
         return residual / (1 - rate)
 

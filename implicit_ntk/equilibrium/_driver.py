@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from implicit_ntk.equilibrium._batch import norms, real_dtype, select, subtract
 from implicit_ntk.equilibrium._solver import AbstractSolver, Map, Measure
 from implicit_ntk.equilibrium._status import RUNNING, Status, succeeded
-from implicit_ntk.equilibrium._stopping import BLOW_UP, STALL_PATIENCE, Tolerance, at_rounding
+from implicit_ntk.equilibrium._stopping import BLOW_UP, STALL_PATIENCE, Tolerance, at_floor, at_rounding
 
 
 class Equilibrium(eqx.Module):
@@ -111,7 +111,7 @@ class Iteration(eqx.Module):
             better = ~succeeded(loop.status) & jnp.isfinite(loop.least)
             z, residual = select(better, loop.best, z), jnp.where(better, loop.least, residual)
         rate = jnp.where(loop.rate < 1, loop.rate, jnp.ones_like(loop.rate))
-        error = jnp.where(residual == 0, residual, self.solver.error(residual, rate))
+        error = jnp.where(residual == 0, residual, self.solver.error(residual, rate, loop.solver))
         return Equilibrium(z, residual, error, loop.steps, loop.status)
 
     def _measure(self, z: PyTree[Array], fz: PyTree[Array]) -> Measure:
@@ -121,13 +121,22 @@ class Iteration(eqx.Module):
         scale = norms(fz, self.f.batch_ndim) if self.scale is None else self.scale
         return Measure(residual, scale, residual <= self.tolerance.threshold(scale))
 
+    def _at_floor(self, loop: Loop, since_least: Array, residual: Array, scale: Array) -> Array:
+        """Is the residual as small as rounding lets it be? Asked of problems that have ceased to improve."""
+        if self.scale is None:
+            return at_rounding(residual, scale)
+        waiting = jnp.any(since_least >= STALL_PATIENCE)
+        z = lax.stop_gradient(loop.z)
+        size = lax.cond(waiting, lambda: norms(z, self.f.batch_ndim), lambda: jnp.zeros_like(scale))
+        return at_floor(residual, scale, size)
+
     def _books(self, loop: Loop, measure: Measure) -> Loop:
         """Residual, rate, steps and status after an evaluation; frozen problems keep theirs."""
         residual, scale, solved = measure
         running = loop.status == RUNNING
         improved = residual < loop.least
         since_least = jnp.where(improved, 0, loop.since_least + 1)
-        stalled = (since_least >= STALL_PATIENCE) & at_rounding(residual, scale)
+        stalled = (since_least >= STALL_PATIENCE) & self._at_floor(loop, since_least, residual, scale)
         rate = _smoothed_rate(loop, residual, scale)
         last = loop.count + 1 >= self.solver.max_steps
         status = jnp.where(last, jnp.int32(Status.MAX_STEPS), jnp.int32(RUNNING))
@@ -149,7 +158,7 @@ class Iteration(eqx.Module):
             loop.solver,
             loop.count + 1,
             keep(residual, loop.residual),
-            keep(jnp.minimum(residual, loop.least), loop.least),
+            keep(jnp.where(improved, residual, loop.least), loop.least),
             keep(since_least, loop.since_least),
             keep(rate, loop.rate),
             keep(loop.steps + 1, loop.steps),
@@ -177,8 +186,8 @@ def residuals(f: Map, solver: AbstractSolver, z0: PyTree[Array], steps: int) -> 
 
     def step(loop: Loop, _: None) -> tuple[Loop, Array]:
         fz = f(loop.z)
-        relative = norms(subtract(fz, loop.z), f.batch_ndim) / norms(fz, f.batch_ndim)
-        return iteration.step(loop), relative
+        residual, scale = norms(subtract(fz, loop.z), f.batch_ndim), norms(fz, f.batch_ndim)
+        return iteration.step(loop), residual / jnp.where(residual == 0, 1, scale)
 
     return lax.scan(step, iteration.init(z0), length=steps)[1]
 

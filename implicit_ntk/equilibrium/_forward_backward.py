@@ -2,8 +2,9 @@
 
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
+from implicit_ntk._tracing import is_traced
 from implicit_ntk.equilibrium._solver import AbstractSolver, Map, Measure, Measuring, check_tolerances
 
 
@@ -27,7 +28,7 @@ class ForwardBackward(AbstractSolver):
 
     def __check_init__(self) -> None:
         check_tolerances(self.rtol, self.atol, self.max_steps)
-        if isinstance(self.alpha, float | int) and not 0 < self.alpha < float("inf"):
+        if not is_traced(self.alpha) and not 0 < self.alpha < float("inf"):
             raise ValueError(f"alpha must be positive and finite, got {self.alpha!r}; mu/L^2 is the best")
 
     def init(self, f: Map, z: Float[Array, "... m"]) -> Float[Array, "... m"]:
@@ -51,6 +52,8 @@ class ForwardBackward(AbstractSolver):
         alpha = jnp.asarray(self.alpha, z.dtype)
         return f.affine.activation(z + alpha * (state - z)), state
 
-    def error(self, residual: Float[Array, "..."], rate: Float[Array, "..."]) -> Float[Array, "..."]:
-        """`||z - z*|| ~ residual / (1 - rate)`."""
-        return residual / (1 - rate)
+    def error(
+        self, residual: Float[Array, "..."], rate: Float[Array, "..."], state: PyTree
+    ) -> Float[Array, "..."]:
+        """`||z - z*|| ~ alpha residual / (1 - rate)`, the sum of the steps still to come."""
+        return self.alpha * residual / (1 - rate)

@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, PyTree
 
 from implicit_ntk.equilibrium._affine import AffineMap
-from implicit_ntk.equilibrium._batch import norms, select
+from implicit_ntk.equilibrium._batch import magnitudes, norms, select
 from implicit_ntk.equilibrium._solver import AbstractSolver, Map, Measure, Measuring, check_tolerances
 from implicit_ntk.equilibrium._stopping import STALL_CEILING
 
@@ -31,13 +31,14 @@ class Progress(eqx.Module):
 
     `product` is `scale z weight` up to the errors of the increments; `moved` the root of the sum of
     squares of the residuals, to which the steps are in proportion, since it was last formed (infinite
-    before); `doubt` the error of an increment relative to that, as last measured; `extra` is the
-    solver's own.
+    before); `doubt` the error of an increment relative to that, as last measured; `gain` the length of
+    the last step over the residual it was taken from; `extra` is the solver's own.
     """
 
     product: Float[Array, "... m"]
     moved: Float[Array, "..."]
     doubt: Float[Array, "..."]
+    gain: Float[Array, "..."]
     extra: PyTree[Array]
 
 
@@ -59,49 +60,62 @@ class AbstractIncremental(AbstractSolver):
     def init(self, f: Map, z: Float[Array, "... m"]) -> Progress:
         """Nothing is known of the product yet."""
         size = norms(z, f.batch_ndim)
-        doubt = jnp.full_like(size, FIRST_DOUBT)
-        return Progress(jnp.zeros_like(z), jnp.full_like(size, jnp.inf), doubt, self.begin(_affine(f), z))
+        never, doubt = jnp.full_like(size, jnp.inf), jnp.full_like(size, FIRST_DOUBT)
+        return Progress(jnp.zeros_like(z), never, doubt, never, self.begin(_affine(f), z))
 
     def evaluate(
         self, f: Map, z: Float[Array, "... m"], state: Progress, measure: Measuring
     ) -> tuple[Float[Array, "... m"], Measure, Progress]:
-        """`f(z)` from the product so far; formed anew where that is in doubt, or about to be accepted."""
+        """`f(z)` from the product so far; formed anew where that is in doubt, or about to be accepted.
+
+        One problem in doubt costs the batch a product, and yet no other problem gets to see it: what
+        becomes of a problem depends on itself alone.
+        """
         affine = _affine(f)
         found = measure(affine.apply(state.product))
         doubtful = found.residual < TRUST * state.doubt * state.moved
-        anew = jnp.any(doubtful | (found.solved & (state.moved > 0)))
+        anew = doubtful | (found.solved & (state.moved > 0))
 
         def formed_anew() -> tuple:
             product = affine.product(z)
             doubt = _measured_doubt(state, product, f.batch_ndim)
-            return product, jnp.zeros_like(state.moved), doubt, measure(affine.apply(product))
+            known = (product, jnp.zeros_like(state.moved), doubt)
+            product, *rest = select(anew, known, (state.product, state.moved, state.doubt))
+            return product, *rest, measure(affine.apply(product))
 
         product, moved, doubt, found = lax.cond(
-            anew, formed_anew, lambda: (state.product, state.moved, state.doubt, found)
+            jnp.any(anew), formed_anew, lambda: (state.product, state.moved, state.doubt, found)
         )
         moved = jnp.hypot(moved, found.residual)
-        return affine.apply(product), found, Progress(product, moved, doubt, state.extra)
+        state = dataclasses.replace(state, product=product, moved=moved, doubt=doubt)
+        return affine.apply(product), found, state
 
     def step(
         self, f: Map, z: Float[Array, "... m"], fz: Float[Array, "... m"], state: Progress
     ) -> tuple[Float[Array, "... m"], Progress]:
         """The step, with the product brought up to date."""
         step, added, extra = self.increment(_affine(f), z, fz, state)
-        return z + step, Progress(state.product + added, state.moved, state.doubt, extra)
+        gain = norms(step, f.batch_ndim) / norms(fz - z, f.batch_ndim)
+        product = state.product + added
+        return z + step, dataclasses.replace(state, product=product, gain=gain, extra=extra)
 
     def freeze(self, running: Bool[Array, "..."], new: Progress, old: Progress) -> Progress:
         """A problem that is done keeps the product of its iterate, and doubts it no more."""
         product = select(running, new.product, old.product)
         moved = jnp.where(running, new.moved, jnp.zeros_like(new.moved))
-        return Progress(product, moved, new.doubt, self.freeze_extra(running, new.extra, old.extra))
+        gain = jnp.where(running, new.gain, old.gain)
+        extra = self.freeze_extra(running, new.extra, old.extra)
+        return Progress(product, moved, new.doubt, gain, extra)
 
     def freeze_extra(self, running: Bool[Array, "..."], new: PyTree, old: PyTree) -> PyTree:
         """The same for the solver's own part, where that is a row a problem."""
         return new
 
-    def error(self, residual: Float[Array, "..."], rate: Float[Array, "..."]) -> Float[Array, "..."]:
-        """`||z - z*|| ~ residual / (1 - rate)`."""
-        return residual / (1 - rate)
+    def error(
+        self, residual: Float[Array, "..."], rate: Float[Array, "..."], state: PyTree
+    ) -> Float[Array, "..."]:
+        """`||z - z*|| ~ gain residual / (1 - rate)`, the sum of the steps still to come."""
+        return state.gain * residual / (1 - rate)
 
 
 class MixedPicard(AbstractIncremental):
@@ -138,8 +152,8 @@ class AbstractPreconditioned(AbstractIncremental):
 
     One product with the inverse an iteration, and none with the weights. `inverse` is formed by
     `prepare`, once for a solve and its adjoint; or once for a whole trajectory, by whoever passes a
-    solver that has been prepared: then it lags behind the weights, which costs products formed anew, and
-    never a wrong residual.
+    solver that has been prepared: then it lags behind the weights, which costs products formed anew. No
+    solution is accepted but on one; the residual reported of a failure may be off by what is in doubt.
     """
 
     inverse: eqx.AbstractVar[Float[Array, "m m"] | None]
@@ -153,6 +167,7 @@ class AbstractPreconditioned(AbstractIncremental):
     def prepare(self, affine: AffineMap, other: AbstractSolver | None = None) -> "AbstractPreconditioned":
         """The solver with the inverse for these weights, unless it has one; or with that of `other`."""
         if self.inverse is not None:
+            _check_inverse(self.inverse, affine.weight)
             return self
         alpha, beta = self.pencil
         if isinstance(other, AbstractPreconditioned) and other.pencil == self.pencil:
@@ -179,17 +194,31 @@ class AbstractPreconditioned(AbstractIncremental):
         return inverse.astype(low_type(inverse.dtype)) if self.low_precision else inverse
 
 
+def _check_inverse(inverse: Float[Array, "m m"], weight: Float[Array, "k k"]) -> None:
+    """What was prepared for other weights may lag behind, but must fit."""
+    if (inverse.shape, inverse.dtype) != (weight.shape, weight.dtype):
+        raise ValueError(
+            f"solver: it was prepared for weights {inverse.dtype}{list(inverse.shape)} and meets "
+            f"{weight.dtype}{list(weight.shape)}; prepare it again, or leave that to the solve"
+        )
+
+
 def low_type(dtype: jnp.dtype) -> jnp.dtype:
     """The next precision down: bfloat16 for float32, float32 for float64."""
     return jnp.dtype(jnp.float32 if jnp.dtype(dtype) == jnp.float64 else jnp.bfloat16)
 
 
 def low_product(x: Float[Array, "... m"], weight: Float[Array, "m k"]) -> Float[Array, "... k"]:
-    """`x weight` with both rounded to the precision of `weight`, accumulated and returned in that of `x`."""
-    low = x.astype(weight.dtype)
+    """`x weight` with both rounded to the precision of `weight`, accumulated and returned in that of `x`.
+
+    A row of float64 is taken in units of its own, since float32 has not its range; bfloat16 has float32's.
+    """
     contract = (((x.ndim - 1,), (0,)), ((), ()))
     accumulate = jnp.promote_types(weight.dtype, jnp.float32)
-    return lax.dot_general(low, weight, contract, preferred_element_type=accumulate).astype(x.dtype)
+    unit = magnitudes(x, x.ndim - 1)[..., None] if x.dtype == jnp.float64 else jnp.ones((), x.dtype)
+    low = (x / unit).astype(weight.dtype)
+    product = lax.dot_general(low, weight, contract, preferred_element_type=accumulate)
+    return unit * product.astype(x.dtype)
 
 
 def _measured_doubt(state: Progress, product: Float[Array, "... m"], batch_ndim: int) -> Float[Array, "..."]:

@@ -26,7 +26,7 @@ from implicit_ntk.equilibrium._linear import AbstractLinearSolver
 from implicit_ntk.equilibrium._rule import LinearMap
 from implicit_ntk.equilibrium._solver import check_tolerances
 from implicit_ntk.equilibrium._status import RUNNING, Status
-from implicit_ntk.equilibrium._stopping import at_rounding
+from implicit_ntk.equilibrium._stopping import at_floor
 from implicit_ntk.equilibrium._system import System
 
 PROGRESS = 0.999
@@ -103,7 +103,7 @@ class AbstractKrylov(AbstractLinearSolver):
         residual = solve.residual
         status = jnp.where(residual > PROGRESS * before, Status.BREAKDOWN, RUNNING)
         status = jnp.where(solve.steps >= self.max_steps, Status.MAX_STEPS, status)
-        stalled = (residual > 0.5 * before) & at_rounding(residual, system.scale + system.norm(solve.x))
+        stalled = (residual > 0.5 * before) & at_floor(residual, system.scale, system.norm(solve.x))
         status = jnp.where(stalled, Status.STALLED, status)
         status = jnp.where(residual <= threshold, Status.CONVERGED, status)
         finite = jnp.isfinite(residual) & jnp.isfinite(system.scale)

@@ -5,16 +5,19 @@ import operator
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
+from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, PyTree
 
 from implicit_ntk.equilibrium._affine import AffineMap, LinearizedAffine
-from implicit_ntk.equilibrium._batch import divide, magnitudes, multiply, norms, subtract
+from implicit_ntk.equilibrium._batch import divide, magnitudes, multiply, norms, select
 from implicit_ntk.equilibrium._driver import Equilibrium, Iteration, iterate
 from implicit_ntk.equilibrium._picard import Picard
 from implicit_ntk.equilibrium._rule import LinearMap
 from implicit_ntk.equilibrium._solver import AbstractSolver, Map, check_form, check_tolerances
-from implicit_ntk.equilibrium._stopping import Tolerance
+from implicit_ntk.equilibrium._status import Status
+from implicit_ntk.equilibrium._stopping import Tolerance, at_floor
 
 
 class AbstractLinearSolver(eqx.Module):
@@ -103,21 +106,48 @@ def solve_by_iteration(
 def _iterate_affine(
     iteration: Iteration, rhs: PyTree[Array], x: PyTree[Array], at: LinearizedAffine | None
 ) -> Equilibrium:
-    """The fixed point of the affine form; the solution that belongs to it, with its own residual."""
-    f, solver = iteration.f, iteration.solver
-    equation = None if at is None else at.equation(rhs)
-    check_form(solver, equation)
-    assert at is not None and equation is not None
-    affine = Iteration(
-        Map(equation, f.batch_ndim, equation),
-        solver.transpose() if at.transposed else solver,
-        iteration.tolerance,
-        iteration.scale,
-    )
-    eq = iterate(affine, at.unknown(x, rhs))
-    x = at.solution(eq.z, rhs)
-    residual = norms(subtract(f(x), x), f.batch_ndim)
-    return eqx.tree_at(lambda eq: (eq.z, eq.residual), eq, (x, residual))
+    """The solution by the fixed point of the affine form, judged by its own residual.
+
+    What the affine form's tolerance has left of it, magnified by the weights, is solved for once more.
+    """
+    check_form(iteration.solver, None if at is None else at.equation(rhs))
+    assert at is not None
+    ndim, first = iteration.f.batch_ndim, _by_affine_form(iteration, rhs, x, at)
+    missing, unsolved = _unsolved(iteration, first)
+
+    def refined() -> tuple[Equilibrium, Array, Array]:
+        zero = jnp.zeros_like(missing)
+        rest = select(unsolved, missing, zero)
+        again = Iteration(
+            iteration.f, iteration.solver, Tolerance(iteration.tolerance.rtol, 0.0), norms(rest, ndim)
+        )
+        more = _by_affine_form(again, rest, zero, at)
+        books = (first.z + more.z, first.error + more.error, first.steps + more.steps)
+        eq = eqx.tree_at(lambda eq: (eq.z, eq.error, eq.steps), first, books)
+        return eq, *_unsolved(iteration, eq)
+
+    eq, missing, unsolved = lax.cond(jnp.any(unsolved), refined, lambda: (first, missing, unsolved))
+    status = jnp.where(unsolved, jnp.int32(Status.BREAKDOWN), eq.status)
+    return eqx.tree_at(lambda eq: (eq.residual, eq.status), eq, (norms(missing, ndim), status))
+
+
+def _by_affine_form(iteration: Iteration, rhs: Array, x: Array, at: LinearizedAffine) -> Equilibrium:
+    """The fixed point of `at.equation(rhs)` to the same tolerance, as the solution that belongs to it."""
+    equation, solver = at.equation(rhs), iteration.solver
+    f = Map(equation, iteration.f.batch_ndim, equation)
+    solver = solver.transpose() if at.transposed else solver
+    eq = iterate(Iteration(f, solver, iteration.tolerance, iteration.scale), at.unknown(x, rhs))
+    return eqx.tree_at(lambda eq: eq.z, eq, at.solution(eq.z, rhs))
+
+
+def _unsolved(iteration: Iteration, eq: Equilibrium) -> tuple[Array, Array]:
+    """What the equation still lacks, and for which problems that is too much although it was solved."""
+    ndim, scale = iteration.f.batch_ndim, iteration.scale
+    assert scale is not None
+    missing = iteration.f(eq.z) - eq.z
+    residual = norms(missing, ndim)
+    enough = (residual <= iteration.tolerance.threshold(scale)) | at_floor(residual, scale, norms(eq.z, ndim))
+    return missing, eq.succeeded & ~enough
 
 
 def check_linear_solver(linear_solver: object) -> None:

@@ -15,7 +15,7 @@ from implicit_ntk.equilibrium._linear import AbstractLinearSolver
 from implicit_ntk.equilibrium._rule import LinearMap
 from implicit_ntk.equilibrium._solver import check_tolerances
 from implicit_ntk.equilibrium._status import Status
-from implicit_ntk.equilibrium._stopping import at_rounding
+from implicit_ntk.equilibrium._stopping import at_floor
 from implicit_ntk.equilibrium._system import System
 
 MATRICES = 4
@@ -55,8 +55,8 @@ class LU(AbstractLinearSolver):
         found, error = _solve_in_tiles(system, _tile(dim, system.rhs.dtype))
         x = jnp.where((system.scale == 0)[..., None], 0, found)
         residual = system.norm(system.residual(x))
-        rounding = at_rounding(residual, system.scale + system.norm(x))
-        status = jnp.where(rounding, Status.STALLED, Status.BREAKDOWN)
+        floor = at_floor(residual, system.scale, system.norm(x))
+        status = jnp.where(floor, Status.STALLED, Status.BREAKDOWN)
         status = jnp.where(residual <= system.threshold(self.rtol, self.atol), Status.CONVERGED, status)
         # A singular matrix gives an infinite solution; an infinite right-hand side is another matter.
         status = jnp.where(jnp.isfinite(system.scale), status, Status.NONFINITE).astype(jnp.int32)

@@ -10,6 +10,7 @@ from implicit_ntk.equilibrium._adjoint import HIGHEST, AbstractAdjoint, Implicit
 from implicit_ntk.equilibrium._affine import AffineMap
 from implicit_ntk.equilibrium._iterated import Iterated
 from implicit_ntk.equilibrium._krylov import GMRES
+from implicit_ntk.equilibrium._linear import AbstractLinearSolver
 from implicit_ntk.equilibrium._newton import Newton
 from implicit_ntk.equilibrium._picard import Picard
 from implicit_ntk.equilibrium._policy import POLICIES, Policy
@@ -52,11 +53,10 @@ class Method(eqx.Module):
     ) -> "Method":
         """The method that solves for equilibria and for their derivatives by the same solver.
 
-        Forward and adjoint share what the solver factors. `Newton` lends its linear solver, and where it
-        was given none `GMRES()`.
+        Forward and adjoint share what the solver factors. `Newton` lends its linear solver (where it was
+        given none, `GMRES()`) at the full tolerance; an `atol` is the states' own and not lent.
         """
-        linear = (solver.linear_solver or GMRES()) if isinstance(solver, Newton) else Iterated(solver=solver)
-        return cls(solver, ImplicitAdjoint(linear), on_failure, precision)
+        return cls(solver, ImplicitAdjoint(_linear_solver_of(solver)), on_failure, precision)
 
     def prepared(self, affine: AffineMap | None) -> "Method":
         """The method with what its solvers factor once for these weights, forward and adjoint alike.
@@ -78,3 +78,13 @@ class Method(eqx.Module):
     def products(self) -> AbstractContextManager:
         """A context in which every product is traced with this method's precision written on it."""
         return jax.default_matmul_precision(self.full_precision)
+
+
+def _linear_solver_of(solver: AbstractSolver) -> AbstractLinearSolver:
+    """For derivatives: a solver's tolerances on states, or on Newton's steps, say nothing of cotangents."""
+    if not isinstance(solver, Newton):
+        return Iterated(solver=dataclasses.replace(solver, atol=0.0))
+    if solver.linear_solver is None:
+        return GMRES()
+    loose = hasattr(solver.linear_solver, "rtol")
+    return dataclasses.replace(solver.linear_solver, atol=0.0, **({"rtol": None} if loose else {}))

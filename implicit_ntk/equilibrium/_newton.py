@@ -143,6 +143,8 @@ class Newton(AbstractSolver):
 
         return solve
 
-    def error(self, residual: Float[Array, "..."], rate: Float[Array, "..."]) -> Float[Array, "..."]:
+    def error(
+        self, residual: Float[Array, "..."], rate: Float[Array, "..."], state: PyTree
+    ) -> Float[Array, "..."]:
         """`residual / (1 - rate)`, with the rate at which the residual fell: an estimate, not a bound."""
         return residual / (1 - rate)

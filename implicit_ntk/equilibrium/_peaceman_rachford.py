@@ -1,5 +1,6 @@
 """Peaceman-Rachford splitting, for monotone cells."""
 
+import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
@@ -8,7 +9,7 @@ from implicit_ntk.equilibrium._batch import select
 from implicit_ntk.equilibrium._incremental import AbstractPreconditioned, Progress
 from implicit_ntk.equilibrium._solver import check_tolerances
 
-Extra = tuple[Float[Array, "m m"], Float[Array, "... m"]]
+Extra = tuple[Float[Array, "m m"], Float[Array, "... m"], Bool[Array, ""]]
 
 
 class PeacemanRachford(AbstractPreconditioned):
@@ -43,19 +44,23 @@ class PeacemanRachford(AbstractPreconditioned):
         return 1.0 + self.alpha, float(self.alpha)
 
     def begin(self, affine: AffineMap, z: Float[Array, "... m"]) -> Extra:
-        """The inverse, and `v`."""
-        return self.inverse_for(affine), z
+        """The inverse, `v`, and whether that is known yet."""
+        return self.inverse_for(affine), z, jnp.asarray(False)
 
     def increment(
         self, affine: AffineMap, z: Float[Array, "... m"], fz: Float[Array, "... m"], state: Progress
     ) -> tuple[Float[Array, "... m"], Float[Array, "... m"], Extra]:
-        """Reflect through `sigma`; then solve for the resolvent, from where it is."""
-        inverse, v = state.extra
-        w = 2 * z - v
+        """Reflect through `sigma`; then solve for the resolvent, from where it is.
+
+        It begins with the `v` whose resolvent is the guess, so that a good guess is not lost.
+        """
+        inverse, v, known = state.extra
+        forced = self.alpha * (affine.offset + state.product)
+        resolved = (1 + self.alpha) * z - forced
+        w = 2 * z - jnp.where(known, v, resolved)
         v = 2 * affine.activation(w) - w
-        missing = v + self.alpha * (affine.offset + state.product) - (1 + self.alpha) * z
-        return *self.preconditioned(missing, inverse), (inverse, v)
+        return *self.preconditioned(v - resolved, inverse), (inverse, v, jnp.asarray(True))
 
     def freeze_extra(self, running: Bool[Array, "..."], new: Extra, old: Extra) -> Extra:
         """`v` is a row a problem."""
-        return new[0], select(running, new[1], old[1])
+        return new[0], select(running, new[1], old[1]), new[2]

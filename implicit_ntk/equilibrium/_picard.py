@@ -37,6 +37,8 @@ class Picard(AbstractSolver):
             return fz, None
         return jax.tree.map(lambda a, b: a + self.damping * (b - a), z, fz), None
 
-    def error(self, residual: Float[Array, "..."], rate: Float[Array, "..."]) -> Float[Array, "..."]:
+    def error(
+        self, residual: Float[Array, "..."], rate: Float[Array, "..."], state: PyTree
+    ) -> Float[Array, "..."]:
         """`||z - z*|| ~ damping residual / (1 - rate)`, the sum of the steps still to come."""
         return self.damping * residual / (1 - rate)

@@ -55,7 +55,8 @@ class AbstractSolver(eqx.Module):
     `rtol` is relative to `||f(z)||` (None: 1e-6 in float32, 1e-12 in float64), `atol` absolute,
     `max_steps` the most evaluations of `f`. Solvers with `needs_affine` take maps that have that form,
     with `needs_projection` those alone whose elementwise part is a projection; those with `keeps_best`,
-    whose residual may rise, hand out the best iterate when they fail.
+    whose residual may rise, hand out the best iterate when they fail. An evaluation that is not finite
+    ends a problem, whatever the solver.
     """
 
     needs_affine: ClassVar[bool] = False
@@ -96,8 +97,10 @@ class AbstractSolver(eqx.Module):
         return new
 
     @abc.abstractmethod
-    def error(self, residual: Float[Array, "..."], rate: Float[Array, "..."]) -> Float[Array, "..."]:
-        """Estimate of `||z - z*||` from the residual and the observed rate at which it falls."""
+    def error(
+        self, residual: Float[Array, "..."], rate: Float[Array, "..."], state: PyTree
+    ) -> Float[Array, "..."]:
+        """Estimate of `||z - z*||` from the residual, the rate at which it falls, and the last state."""
 
     @property
     def tolerance(self) -> Tolerance:

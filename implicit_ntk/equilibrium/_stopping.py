@@ -44,6 +44,16 @@ class Tolerance(eqx.Module):
         return jnp.asarray(self.atol, dtype) + relative * scale
 
 
+def at_floor(residual: Float[Array, "..."], scale: Float[Array, "..."], size: Float[Array, "..."]) -> Array:
+    """True where the residual of a linear equation is as small as it will get.
+
+    Within rounding of the right-hand side (`scale`) and the solution (`size`), and yet small beside the
+    right-hand side: the huge vector that a singular equation yields solves nothing.
+    """
+    eps = float(jnp.finfo(scale.dtype).eps)
+    return at_rounding(residual, scale + size) & (residual <= eps ** (1 / 3) * scale)
+
+
 def at_rounding(residual: Float[Array, "..."], scale: Float[Array, "..."]) -> Array:
     """True where a residual is within `STALL_CEILING` eps of its scale."""
     return residual <= STALL_CEILING * float(jnp.finfo(scale.dtype).eps) * scale

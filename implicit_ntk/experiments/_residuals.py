@@ -32,6 +32,8 @@ class ResidualsConfig:
     """Maps of the state."""
     inner_channels: int = 64
     """Maps between the two convolutions."""
+    groups: int = 8
+    """Of the group norms: divides both numbers of maps."""
     stride: int = 2
     """Of the injection: 2 halves the side of the images."""
     steps: int = 60
@@ -42,8 +44,11 @@ class ResidualsConfig:
     """Of all arrays."""
 
     def __post_init__(self) -> None:
-        for name in ("images", "channels", "inner_channels", "stride", "steps"):
+        for name in ("images", "channels", "inner_channels", "groups", "stride", "steps"):
             check_positive(getattr(self, name), name)
+        maps = (self.channels, self.inner_channels)
+        if any(count % self.groups for count in maps):
+            raise ValueError(f"groups must divide channels and inner_channels, {maps}, got {self.groups}")
         if not self.weight_scales or not all(0 < s < float("inf") for s in self.weight_scales):
             raise ValueError(f"weight_scales must be positive and finite, got {self.weight_scales}")
 
@@ -93,6 +98,7 @@ def _network(config: ResidualsConfig, shape: tuple[int, int, int], scale: float)
         shape,
         channels=config.channels,
         inner_channels=config.inner_channels,
+        groups=config.groups,
         stride=config.stride,
         weight_scale=scale,
         dtype=config.precision,

@@ -16,5 +16,8 @@ from implicit_ntk.jacobian._linearization import (
     implicit_adjoint as implicit_adjoint,
     linearize as linearize,
 )
-from implicit_ntk.jacobian._operator import AbstractJacobian as AbstractJacobian
+from implicit_ntk.jacobian._operator import (
+    AbstractJacobian as AbstractJacobian,
+    require_gram as require_gram,
+)
 from implicit_ntk.jacobian._outer import OuterProductJacobian as OuterProductJacobian

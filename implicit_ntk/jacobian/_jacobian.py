@@ -14,7 +14,7 @@ from implicit_ntk.jacobian._dense import DenseJacobian
 from implicit_ntk.jacobian._linearization import Linearization, implicit_adjoint, linearize
 from implicit_ntk.jacobian._operator import AbstractJacobian
 from implicit_ntk.jacobian._outer import OuterProductJacobian
-from implicit_ntk.networks import AbstractNetwork, trained_leaves
+from implicit_ntk.networks import AbstractNetwork, check_network, trained_leaves
 
 KINDS = {"outer": OuterProductJacobian, "autodiff": AutodiffJacobian}
 DENSE = "dense"
@@ -51,6 +51,7 @@ def check_request(
     net: AbstractNetwork, X: AnyArray, method: Method | None, kind: str = "auto", name: str = "X"
 ) -> tuple[Array, Method, str]:
     """What `jacobian` and the kernels ask of their arguments; the choice that `auto` stands for."""
+    check_network(net)
     method = net.resolve(method)
     implicit_adjoint(method)
     check_choice(kind, ("auto", *KINDS, DENSE), "kind")

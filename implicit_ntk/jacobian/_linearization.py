@@ -42,7 +42,8 @@ class Linearization(eqx.Module):
     @property
     def outputs(self) -> Float[Array, "n *out"]:
         """The read-out at the equilibria, before any baseline is subtracted."""
-        return self.net.readout(self.equilibrium.z, self.phi)
+        with self.method.products():
+            return self.net.readout(self.equilibrium.z, self.phi)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -7,10 +7,12 @@ import operator
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, DTypeLike, Float, Int, PyTree
 
 from implicit_ntk._checks import AnyArray, check_floating
+from implicit_ntk._memory import require_memory
 from implicit_ntk.jacobian._linearization import Linearization
 from implicit_ntk.networks import AbstractNetwork, as_tangent, check_tangent, forms, trained_leaves
 
@@ -73,13 +75,16 @@ class AbstractJacobian(eqx.Module):
         """The kernel of each trained leaf; they sum to `gram`.
 
         Raises `ValueError` where `other` is of another kind, or has trained leaves of other names,
-        shapes or dtypes, or other outputs.
+        shapes or dtypes, or other outputs; `MemoryError` past the limit.
         """
         if other is not None and (type(other) is not type(self) or _columns(other) != _columns(self)):
             raise ValueError(
                 "other must be a Jacobian of the same kind, of as many outputs, with trained leaves of the "
                 "same names, shapes and dtypes; build it by jacobian(net, X2, kind=...)"
             )
+        n1, n2 = (J.linearization.X.shape[0] for J in (self, self if other is None else other))
+        matrices = len(self.net.trained) * math.prod(self.linearization.shape[1:]) ** 2
+        require_gram(matrices, n1, n2, self.linearization.X.dtype)
         return _blocks(self, other)
 
     def kernel_diagonal(self, other: "AbstractJacobian") -> Float[Array, "k n1 n2"]:
@@ -117,6 +122,12 @@ class AbstractJacobian(eqx.Module):
     @abc.abstractmethod
     def output_blocks(self, other: "AbstractJacobian", c: Int[Array, ""]) -> Blocks:
         """The kernel of output c alone, (n1, n2), of k: a block a leaf. Traceable."""
+
+
+def require_gram(matrices: int, n1: int, n2: int, dtype: DTypeLike) -> None:
+    """`MemoryError` unless so many kernels (n1, n2) fit, beside what they are made of."""
+    nbytes = 3 * matrices * n1 * n2 * np.dtype(dtype).itemsize
+    require_memory(nbytes, "the kernel", "pass fewer samples")
 
 
 def _columns(J: AbstractJacobian) -> tuple:

@@ -10,6 +10,7 @@ from implicit_ntk.kernel._ntk import (
 from implicit_ntk.kernel._spectrum import (
     Spectrum as Spectrum,
     check_kernel as check_kernel,
+    require_decomposition as require_decomposition,
     resolution_of as resolution_of,
     spectrum as spectrum,
 )

@@ -10,9 +10,8 @@ import jax
 from jaxtyping import Array, Float, PyTree
 
 from implicit_ntk._checks import AnyArray
-from implicit_ntk._memory import require_memory
 from implicit_ntk.equilibrium import Equilibrium, Method, Policy, checked
-from implicit_ntk.jacobian import AbstractJacobian, build, check_request, solves_of
+from implicit_ntk.jacobian import AbstractJacobian, build, check_request, require_gram, solves_of
 from implicit_ntk.networks import AbstractNetwork
 
 Kernel = Float[Array, "..."]
@@ -52,8 +51,11 @@ def ntk_blocks(
     kind: str = "auto",
 ) -> Blocks:
     """The kernel of each trained leaf, `{"A": H_A, ...}`; they sum to `ntk`, whose arguments these are."""
-    size = len(net.trained)
-    return _kernel(net, X1, X2, method, kind, lambda: size * math.prod(net.out_shape) ** 2, _all_blocks)
+
+    def matrices() -> int:
+        return len(net.trained) * math.prod(net.out_shape) ** 2
+
+    return _kernel(net, X1, X2, method, kind, matrices, _all_blocks)
 
 
 def ntk_trace(
@@ -107,12 +109,14 @@ def _kernel(
     matrices: Callable[[], int],
     reduction: Reduction,
 ) -> Any:
-    """What a reduction makes of the Jacobians of both batches, of the size of so many (n1, n2) arrays."""
+    """What a reduction makes of the Jacobians of both batches, of the size of so many (n1, n2) arrays.
+
+    Their number is a function, for it is asked of a network that is checked.
+    """
     X1, method, chosen = check_request(net, X1, method, kind, "X1")
     if X2 is not None:
         X2, _, _ = check_request(net, X2, method, kind, "X2")
-    size = X1.shape[0] * (X1 if X2 is None else X2).shape[0] * X1.dtype.itemsize
-    require_memory(3 * matrices() * size, "the kernel", "pass fewer samples")
+    require_gram(matrices(), X1.shape[0], (X1 if X2 is None else X2).shape[0], X1.dtype)
 
     def run(policy: Policy) -> tuple[PyTree[Array], list[dict[str, Equilibrium]]]:
         return _reduced(net, X1, X2, method, policy, chosen, reduction)

@@ -4,9 +4,12 @@ import math
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+import numpy as np
+from jaxtyping import Array, Bool, DTypeLike, Float
 
-from implicit_ntk._checks import AnyArray, check_floating
+from implicit_ntk._checks import AnyArray, check_array, check_floating
+from implicit_ntk._memory import require_memory
+from implicit_ntk._tracing import is_traced
 from implicit_ntk.equilibrium import default_rtol
 
 
@@ -53,7 +56,8 @@ def spectrum(H: Float[AnyArray, "..."], relative_residual: float | int | None = 
     sum of the forward and the adjoint solve's relative residuals with which `H` was computed, None for
     twice the default tolerance of its dtype.
 
-    **Raises:** `ValueError` where `H` is not square or not finite, or `relative_residual` is negative.
+    **Raises:** `ValueError` where `H` is not square, not symmetric or not finite, or `relative_residual` is
+    negative; `MemoryError` past the limit.
     """
     H = check_kernel(H)
     if relative_residual is not None and not relative_residual >= 0:
@@ -73,10 +77,31 @@ def resolution_of(
 
 
 def check_kernel(H: Float[AnyArray, "..."], name: str = "H") -> Float[Array, "N N"]:
-    """A finite kernel (n, n) or (n, k, n, k) as a square matrix (n k, n k), or `ValueError`."""
-    H = check_floating(H, name)
+    """A finite, symmetric kernel (n, n) or (n, k, n, k) as a matrix (n k, n k) that will be decomposed.
+
+    Raises `ValueError` for what is not that; `MemoryError` where the decomposition is past the limit.
+    """
+    check_array(H, name)
     half = H.ndim // 2
     if H.ndim not in (2, 4) or H.shape[:half] != H.shape[half:] or H.size == 0:
         raise ValueError(f"{name} must be a square matrix, (n, n) or (n, k, n, k), got {H.shape}")
     rows = math.prod(H.shape[:half])
-    return H.reshape(rows, rows)
+    require_decomposition(rows, H.dtype)
+    H = check_floating(H, name).reshape(rows, rows)
+    if not is_traced(H):
+        _check_symmetric(np.asarray(H), name)
+    return H
+
+
+def require_decomposition(rows: int, dtype: DTypeLike) -> None:
+    """`MemoryError` unless a matrix of so many rows, its eigenvectors and their workspace fit."""
+    nbytes = 4 * rows**2 * np.dtype(dtype).itemsize
+    require_memory(nbytes, f"the eigendecomposition of {rows} rows", "pass fewer samples")
+
+
+def _check_symmetric(H: Float[np.ndarray, "N N"], name: str) -> None:
+    """A decomposition reads one triangle or the mean of both: what else there was would be lost silently."""
+    if np.max(np.abs(H - H.T)) > float(jnp.finfo(H.dtype).eps) ** 0.5 * np.max(np.abs(H)):
+        raise ValueError(
+            f"{name} must be symmetric up to rounding; pass {name} = ntk(net, X), for a cross kernel is not"
+        )

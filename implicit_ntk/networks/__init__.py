@@ -21,6 +21,7 @@ from implicit_ntk.networks._io import load as load, save as save
 from implicit_ntk.networks._monotone_implicit import MonotoneImplicit as MonotoneImplicit
 from implicit_ntk.networks._network import (
     AbstractNetwork as AbstractNetwork,
+    check_network as check_network,
     choose as choose,
     solve as solve,
     solve_injected as solve_injected,

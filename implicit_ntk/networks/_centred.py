@@ -18,6 +18,10 @@ class Centred(AbstractWrapper):
     Same Jacobian and same kernel as `f`; training it is training `f` on `y + f_0(X)`, so GG22's
     Theorem 3.1 applies with `||u(0) - y|| = ||y||`. Costs one stored copy of the initial network.
     Accepted wherever a network is.
+
+    **Arguments:** `net`, which is trained; `initial`, whose outputs are subtracted, None for `net` as it is.
+
+    **Raises:** `TypeError` for what is no network, `ValueError` for an `initial` of other inputs or outputs.
     """
 
     net: AbstractNetwork
@@ -30,6 +34,8 @@ class Centred(AbstractWrapper):
             found = getattr(self, name)
             if not isinstance(found, AbstractNetwork):
                 raise TypeError(f"{name} must be a network, got {type(found).__name__}")
+        if initial is not None:
+            _check_pair(net, initial)
 
     @property
     def factored(self) -> HasGradientFactors | None:
@@ -70,3 +76,13 @@ class Centred(AbstractWrapper):
         arrays, static = eqx.partition(self.initial, eqx.is_array)
         frozen = eqx.combine(lax.stop_gradient(arrays), static)
         return self.net.baseline(X, method) + frozen(X, method)
+
+
+def _check_pair(net: AbstractNetwork, initial: AbstractNetwork) -> None:
+    """Outputs that only broadcast against each other would be subtracted without a word."""
+    for name in ("in_size", "out_shape"):
+        want, found = getattr(net, name), getattr(initial, name)
+        if want != found:
+            raise ValueError(
+                f"initial must have the {name} of net, {want}, got {found}; leave it out to start from net"
+            )

@@ -1,6 +1,7 @@
 """Which solver suits a cell, and why."""
 
 import dataclasses
+import math
 
 from jaxtyping import Array
 
@@ -11,6 +12,7 @@ from implicit_ntk.equilibrium import (
     AbstractLinearSolver,
     AbstractSolver,
     Anderson,
+    Auto,
     Chord,
     ImplicitAdjoint,
     Iterated,
@@ -18,6 +20,7 @@ from implicit_ntk.equilibrium import (
     Neumann,
     PeacemanRachford,
     Picard,
+    Unrolled,
 )
 
 SWIFT = 1.8
@@ -42,12 +45,18 @@ class Choice:
         return f"{self.solver} and {self.linear_solver}: {self.reason}"
 
 
-def put_choice(method: Method, choice: Choice) -> Method:
-    """The method with the solvers chosen; an adjoint that solves no linear equation stays as it is."""
-    adjoint = method.adjoint
-    if isinstance(adjoint, AbstractImplicitAdjoint):
+def put_choice(method: Method, auto: Auto, choice: Choice) -> Method:
+    """The method with the solvers chosen, at the tolerances asked for.
+
+    A linear solver that was named stays, as does an adjoint that solves no linear equation; one that
+    unrolls wants a solver that applies the cell.
+    """
+    solver, adjoint = choice.solver, method.adjoint
+    if isinstance(adjoint, AbstractImplicitAdjoint) and adjoint.linear_solver == Neumann():
         adjoint = dataclasses.replace(adjoint, linear_solver=choice.linear_solver)
-    return dataclasses.replace(method, solver=choice.solver, adjoint=adjoint)
+    if isinstance(adjoint, Unrolled) and solver.needs_affine:
+        solver = Anderson()
+    return dataclasses.replace(method, solver=auto.lend(solver), adjoint=adjoint)
 
 
 def value_of(number: Array) -> float | None:
@@ -68,9 +77,7 @@ def affine_cell(bound: float | None) -> Choice:
     if bound < 1:
         return Choice(Picard(), Neumann(), f"certified: it contracts by {bound:.3g} or better")
     if bound < SWIFT:
-        why = (
-            f"not certified (the bound is {bound:.3g}), but the spectral radius of such weights is about half"
-        )
+        why = f"not certified (the bound is {bound:.3g}); i.i.d. centred weights contract at a third of it"
         return Choice(Picard(), Neumann(), why)
     chord = Chord()
     why = f"not certified (the bound is {bound:.3g}), near or beyond the edge, where a preconditioner pays"
@@ -85,6 +92,10 @@ def monotone_cell(monotonicity: float | None, bound: float | None, lipschitz: fl
         return Choice(splitting, Iterated(solver=splitting), why)
     if bound < 0.5:
         return Choice(Picard(), Neumann(), f"certified: ||W|| = {bound:.3g}; nothing need be factored")
-    splitting = PeacemanRachford(alpha=(monotonicity * lipschitz) ** -0.5)
+    if not monotonicity > 0:
+        return affine_cell(bound)
+    # Of a few values, since each is compiled for; the rate is flat around the best.
+    alpha = 2 ** (round(-math.log2(monotonicity * lipschitz)) / 2)
+    splitting = PeacemanRachford(alpha=alpha)
     why = f"monotone with modulus {monotonicity:.3g}; ||W|| = {bound:.3g} does not matter to the splitting"
     return Choice(splitting, Iterated(solver=splitting), why)

@@ -7,6 +7,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -21,10 +22,18 @@ from implicit_ntk.networks import _activations as activations
 from implicit_ntk.networks._draw import check_trained, readout_shape
 from implicit_ntk.networks._dtype import float_type
 from implicit_ntk.networks._network import AbstractNetwork
+from implicit_ntk.networks._shapes import check_shapes
 
 TRAINABLE = ("V", "W1", "W2", "norm1", "norm2", "norm3", "u")
 EPSILON = 1e-5
 Maps = Float[Array, "n h w c"]
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's integers as Python's, also in a tuple: what `save` writes, and equal where hashes must be."""
+    if isinstance(value, tuple):
+        return tuple(map(_plain, value))
+    return int(value) if isinstance(value, np.integer) else value
 
 
 class ConvImplicit(AbstractNetwork):
@@ -49,11 +58,11 @@ class ConvImplicit(AbstractNetwork):
     norm1: Float[Array, "2 inner"]
     norm2: Float[Array, "2 channels"]
     norm3: Float[Array, "2 channels"]
-    u: Float[Array, "features ..."]
-    image_shape: tuple[int, int, int] = eqx.field(static=True)
-    stride: int = eqx.field(static=True, default=1)
-    groups: int = eqx.field(static=True, default=8)
-    pool: tuple[int, int] = eqx.field(static=True, default=(1, 1))
+    u: Float[Array, "features *out"]
+    image_shape: tuple[int, int, int] = eqx.field(static=True, converter=_plain)
+    stride: int = eqx.field(static=True, default=1, converter=_plain)
+    groups: int = eqx.field(static=True, default=8, converter=_plain)
+    pool: tuple[int, int] = eqx.field(static=True, default=(1, 1), converter=_plain)
     activation: activations.Activation = eqx.field(static=True, default="relu")
     norms: tuple[bool, bool, bool] = eqx.field(static=True, default=(True, True, True))
     trained: tuple[str, ...] = eqx.field(static=True, default=TRAINABLE)
@@ -124,6 +133,7 @@ class ConvImplicit(AbstractNetwork):
         )
 
     def __check_init__(self) -> None:
+        check_shapes(self)
         channels = (self.norm2.shape[-1], self.norm1.shape[-1])
         _check_fields(self.image_shape, self.groups, channels, self.activation, self.norms, self.trained)
 

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from implicit_ntk._checks import AnyArray, check_batch, check_positive
 from implicit_ntk.equilibrium import Map, Method, residuals
-from implicit_ntk.networks._network import AbstractNetwork
+from implicit_ntk.networks._network import AbstractNetwork, check_network
 
 
 def convergence(
@@ -27,6 +27,7 @@ def convergence(
     **Raises:** `ValueError` or `TypeError` for a batch of the wrong form, or a solver that the cell does
     not suit. A diverging iteration raises nothing: its residuals say so.
     """
+    check_network(net)
     method = net.resolve(method)
     X = check_batch(X, net.in_size, jax.tree.leaves(net))
     check_positive(steps, "steps")

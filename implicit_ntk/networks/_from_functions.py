@@ -91,7 +91,7 @@ def from_functions(
     - `trained`: names of `params`; None for all.
 
     **Raises:** `TypeError` and `ValueError` for arguments of the wrong form, among them a cell that does
-    not return the form of its state.
+    not return the form of its state, and a read-out that is not one floating array (n,) or (n, k).
     """
     start = zeros_like_injection if initial_state is None else initial_state
     functions = Functions(inject, cell, readout, start)
@@ -100,12 +100,12 @@ def from_functions(
             raise TypeError(f"{name} must be a function of params, got {function!r}")
     check_positive(in_size, "in_size")
     arrays = _arrays(params)
-    trained = tuple(arrays) if trained is None else tuple(trained)
+    trained = tuple(arrays) if trained is None else trained
     check_trained(trained, tuple(arrays))
     for name in trained:
         if not jnp.issubdtype(arrays[name].dtype, jnp.floating):
             raise TypeError(f"trained: {name} is {arrays[name].dtype}; convert it with .astype(float)")
-    net = FunctionNetwork(params=arrays, functions=functions, features=int(in_size), trained=trained)
+    net = FunctionNetwork(params=arrays, functions=functions, features=int(in_size), trained=tuple(trained))
     _check_forms(net)
     return net
 
@@ -120,7 +120,7 @@ def _arrays(params: Mapping[str, AnyArray]) -> Params:
 
 
 def _check_forms(net: FunctionNetwork) -> None:
-    """Raise `ValueError` unless the cell keeps the form of its state and each sample has its outputs."""
+    """Raise unless the cell keeps the form of its floating state and each sample has its floating outputs."""
 
     def once(net: FunctionNetwork, X: Array) -> tuple[PyTree[Array], PyTree[Array], Array]:
         phi = net.inject(X)
@@ -130,10 +130,23 @@ def _check_forms(net: FunctionNetwork) -> None:
     dtype = jnp.result_type(float, *(a.dtype for a in net.params.values() if eqx.is_inexact_array(a)))
     rows = jax.ShapeDtypeStruct((2, net.in_size), dtype)
     z, image, outputs = eqx.filter_eval_shape(once, net, rows)
+    for leaf in jax.tree.leaves(z):
+        if not _is_floating(leaf):
+            raise TypeError(
+                f"initial_state must return floating-point arrays, got {leaf}; cast with .astype(float)"
+            )
     if not same_form(image, z):
         raise ValueError(
             f"cell must return the form of its state, {forms(z)}, got {forms(image)}; pass initial_state, "
             "a function (params, phi) that gives the state where solves start"
         )
+    if not _is_floating(outputs):
+        raise TypeError(
+            f"readout must return one floating-point array, got {outputs}; cast or stack its outputs"
+        )
     if outputs.ndim not in (1, 2) or outputs.shape[0] != 2:
         raise ValueError(f"readout must return (n,) or (n, k), got {outputs.shape} for n = 2")
+
+
+def _is_floating(found: object) -> bool:
+    return isinstance(found, jax.ShapeDtypeStruct) and jnp.issubdtype(found.dtype, jnp.floating)

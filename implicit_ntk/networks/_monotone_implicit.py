@@ -29,6 +29,7 @@ from implicit_ntk.networks._dtype import float_type
 from implicit_ntk.networks._factors import GradientFactors, OuterProduct, per_output, unit_outputs
 from implicit_ntk.networks._network import AbstractNetwork
 from implicit_ntk.networks._norm import operator_norm
+from implicit_ntk.networks._shapes import check_shapes
 
 TRAINABLE = ("A", "B", "U", "u")
 UNIFORM = 3**-0.5
@@ -91,11 +92,13 @@ class MonotoneImplicit(AbstractNetwork):
         - `injection_scale`: `U` is that times N(0, 1). N22's conditions want it large.
         - `readout_scale`: `u` is that times N(0, 1) / sqrt(m); zero makes the outputs zero.
         - `paired`: `A` and `B` of the form `[[A1, A2], [A2, A1]]`, the rows of `U` doubled,
-          `u = (u1, -u1)` (m even), for which the outputs are zero at initialisation.
+          `u = (u1, -u1)` (m even), for which the outputs are zero at initialisation. Meant for an `a_init`
+          of i.i.d. and centred entries, which is your word for a function of your own.
         - `trained`: names among `"A"`, `"B"`, `"U"`, `"u"`.
         - `dtype`: JAX's default float type if None.
 
-        **Raises:** `ValueError` for sizes, names or options out of range.
+        **Raises:** `ValueError` for sizes, names or options out of range, and for `paired` structured
+        weights. Warns when entries that are not centred are `paired`.
         """
         out = check_sizes(in_size, width, outputs, paired)
         check_positive_number(monotonicity, "monotonicity")
@@ -103,7 +106,7 @@ class MonotoneImplicit(AbstractNetwork):
         for name, value in scales.items():
             check_number(value, name)
         _check_fields(activation, trained)
-        check_initialiser(a_init)
+        check_initialiser(a_init, paired)
         dtype = float_type(dtype)
         draw = _draw_paired if paired else _draw
         A, B, U, u = draw(key, in_size, width, out, a_init, dtype)
@@ -120,6 +123,7 @@ class MonotoneImplicit(AbstractNetwork):
         )
 
     def __check_init__(self) -> None:
+        check_shapes(self)
         _check_fields(self.activation, self.trained)
 
     @property
@@ -134,13 +138,13 @@ class MonotoneImplicit(AbstractNetwork):
 
     @property
     def W(self) -> Float[Array, "m m"]:
-        """`(1 - mu) I - A^T A + B - B^T`."""
-        identity = jnp.eye(self.width, dtype=self.A.dtype)
-        return (1 - self.monotonicity) * identity - self.A.T @ self.A + self.B - self.B.T
+        """`(1 - mu) I - A^T A + B - B^T`, in full precision: certificates are read from it."""
+        with jax.default_matmul_precision("highest"):
+            return self._formed()
 
     def inject(self, X: Float[Array, "n d"]) -> MonotoneInjection:
         """`X U^T`, and `W^T`."""
-        return MonotoneInjection(self.W.T, X @ self.U.T)
+        return MonotoneInjection(self._formed().T, X @ self.U.T)
 
     @property
     def injection_is_fixed(self) -> bool:
@@ -218,6 +222,11 @@ class MonotoneImplicit(AbstractNetwork):
             "u": lambda: (OuterProduct(per_output(z, p), unit_outputs(p)),),
         }
         return {name: factors[name]() for name in self.trained}
+
+    def _formed(self) -> Float[Array, "m m"]:
+        """`W` in the precision of the context."""
+        identity = jnp.eye(self.width, dtype=self.A.dtype)
+        return (1 - self.monotonicity) * identity - self.A.T @ self.A + self.B - self.B.T
 
 
 def _check_fields(activation: activations.Activation, trained: tuple[str, ...]) -> None:

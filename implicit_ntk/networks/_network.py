@@ -113,9 +113,14 @@ class AbstractNetwork(eqx.Module):
         return affine_cell(value_of(self.contraction()))
 
     def resolve(self, method: Method | None) -> Method:
-        """The method that an entry was given: the default for None, the choice where it says `Auto()`."""
+        """The method that an entry was given: the default for None, the choice where it says `Auto()`.
+
+        Raises `TypeError` for what is no method.
+        """
         method = self.default_method() if method is None else method
-        return put_choice(method, self.choose()) if isinstance(method.solver, Auto) else method
+        if not isinstance(method, Method):
+            raise TypeError(f"method must be a Method such as Method(solver=Picard()), got {method!r}")
+        return put_choice(method, method.solver, self.choose()) if isinstance(method.solver, Auto) else method
 
     def equilibrium(
         self, phi: PyTree[Array], z0: PyTree[Array] | None, method: Method, policy: Policy
@@ -198,7 +203,14 @@ def choose(net: AbstractNetwork) -> Choice:
     (`net.contraction()`, the monotonicity): a `Choice` with `solver`, `linear_solver`, `reason`, and the
     `method` of both. It prints as a sentence. `Method(solver=Auto())` asks for it at every call.
     """
+    check_network(net)
     return net.choose()
+
+
+def check_network(net: object) -> None:
+    """Raise `TypeError` for what is no network."""
+    if not isinstance(net, AbstractNetwork):
+        raise TypeError(f"net must be a network such as ReluImplicit.init(...), got {net!r}")
 
 
 def solve(
@@ -216,6 +228,7 @@ def solve(
 
     **Raises:** as `fixed_point`; `ValueError` or `TypeError` for a batch or a guess of the wrong form.
     """
+    check_network(net)
     method = net.resolve(method)
     X = check_batch(X, net.in_size, jax.tree.leaves(net))
 

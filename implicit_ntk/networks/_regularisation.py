@@ -15,7 +15,9 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from implicit_ntk._checks import AnyArray, check_positive
 from implicit_ntk.equilibrium import Method
-from implicit_ntk.networks._network import AbstractNetwork, solve
+from implicit_ntk.networks._centred import Centred
+from implicit_ntk.networks._network import AbstractNetwork, check_network, solve
+from implicit_ntk.networks._weight_tied import WeightTied
 
 Pullback = Callable[[Float[Array, "n s"]], Float[Array, "n s"]]
 
@@ -35,7 +37,7 @@ def jacobian_penalty(
 
     **Arguments:** `X` (n, d); `key`, a new one each step; `samples`, how many e for each row.
 
-    **Raises:** as `solve`; `ValueError` for `samples` below one.
+    **Raises:** as `solve`; `ValueError` for `samples` below one, and for a `WeightTied` network.
     """
     check_positive(samples, "samples")
     method, X, z = _solved(net, X, method)
@@ -56,7 +58,7 @@ def spectral_radius(
     eigenvalue dominates, and like 1 / steps for a complex pair, whose norms oscillate. The derivative is
     that of this number, through all the steps. A row whose vector vanishes has radius and derivative zero.
 
-    **Raises:** as `solve`; `ValueError` for `steps` below one.
+    **Raises:** as `solve`; `ValueError` for `steps` below one, and for a `WeightTied` network.
     """
     check_positive(steps, "steps")
     method, X, z = _solved(net, X, method)
@@ -66,6 +68,12 @@ def spectral_radius(
 def _solved(
     net: AbstractNetwork, X: AnyArray, method: Method | None
 ) -> tuple[Method, Float[Array, "n d"], PyTree[Array]]:
+    check_network(net)
+    tied = net.net if isinstance(net, Centred) else net
+    if isinstance(tied, WeightTied):
+        raise ValueError(
+            "net is WeightTied, whose state is no equilibrium of its cell; pass the network inside"
+        )
     method = net.resolve(method)
     return method, jnp.asarray(X), solve(net, X, method).z
 
@@ -92,10 +100,13 @@ def _radius(
             alive = jnp.any(w != 0, axis=1)
             # Ones in place of zeros, whose norm has no derivative.
             w = jnp.where(alive[:, None], w, jnp.ones_like(w))
-            growth = jnp.linalg.norm(w, axis=1)
+            # In units of the largest entry, for squares of tiny ones are zero.
+            unit = lax.stop_gradient(jnp.max(jnp.abs(w), axis=1))
+            growth = unit * jnp.linalg.norm(w / unit[:, None], axis=1)
             return w / growth[:, None], (growth, alive)
 
         start = jax.random.normal(key, like.shape, like.dtype)
+        start = start / jnp.linalg.norm(start, axis=1, keepdims=True)
         _, (growth, alive) = lax.scan(step, start, length=steps)
         radius = jnp.exp(jnp.mean(jnp.log(growth[steps // 2 :]), axis=0))
         return _verdict(like) * jnp.where(alive.all(axis=0), radius, jnp.zeros_like(radius))

@@ -27,6 +27,7 @@ from implicit_ntk.networks._factors import GradientFactors, OuterProduct, per_ou
 from implicit_ntk.networks._network import AbstractNetwork
 from implicit_ntk.networks._norm import operator_norm
 from implicit_ntk.networks._scaling import SCALINGS, check_gamma0, gamma_of, warn_if_ill_posed
+from implicit_ntk.networks._shapes import check_shapes
 
 TRAINABLE = ("A", "W", "b")
 
@@ -74,19 +75,21 @@ class ReluImplicit(AbstractNetwork):
           `gamma = gamma0 / ||A||`, certified for `gamma0 < 1` whatever the weights.
         - `a_init`: draws `A`; see `implicit_ntk.init`.
         - `paired`: `A = [[A1, A2], [A2, A1]]`, `W = [W1, W1]`, `b = (b1, -b1)` with independent halves
-          (m even), for which `u = 0` at initialisation and the limit kernel is unchanged.
+          (m even), for which `u = 0` at initialisation. The limit kernel is unchanged where the entries
+          that `a_init` draws are i.i.d. and centred, which is your word for a function of your own.
         - `trained`: names among `"A"`, `"W"`, `"b"`.
         - `dtype`: JAX's default float type if None.
         - `outputs`: None for a scalar output, `u` (n,); k for `u` (n, k), each with its own column of `b`.
 
-        **Raises:** `ValueError` for sizes, names or options out of range. Warns when entries that are
-        not centred meet `scaling="width"`: such a network diverges with the width.
+        **Raises:** `ValueError` for sizes, names or options out of range, and for `paired` structured
+        weights. Warns when entries that are not centred meet `scaling="width"`: such a network diverges
+        with the width; or meet `paired`: the limit kernel is then another.
         """
         out = check_sizes(in_size, width, outputs, paired)
         check_choice(scaling, SCALINGS, "scaling")
         check_gamma0(gamma0)
         _check_fields(injection_activation, activation, trained)
-        check_initialiser(a_init)
+        check_initialiser(a_init, paired)
         warn_if_ill_posed(a_init, scaling)
         dtype = float_type(dtype)
         draw = _draw_paired if paired else _draw
@@ -103,6 +106,7 @@ class ReluImplicit(AbstractNetwork):
         )
 
     def __check_init__(self) -> None:
+        check_shapes(self)
         _check_fields(self.injection_activation, self.activation, self.trained)
 
     @property

@@ -29,6 +29,7 @@ from implicit_ntk.networks._factors import GradientFactors, OuterProduct, per_ou
 from implicit_ntk.networks._network import AbstractNetwork
 from implicit_ntk.networks._norm import operator_norm
 from implicit_ntk.networks._scaling import SCALINGS, check_gamma0, gamma_of, warn_if_ill_posed
+from implicit_ntk.networks._shapes import check_shapes
 
 TRAINABLE = ("A", "W", "u", "v")
 
@@ -79,18 +80,21 @@ class ReluImplicitFull(AbstractNetwork):
         - `outputs`: None for a scalar output (n,), k for outputs (n, k).
         - `a_init`: draws `A`; see `implicit_ntk.init`.
         - `paired`: `A = [[A1, A2], [A2, A1]]`, the rows of `W` doubled, `u = (u1, -u1)`,
-          `v = (v1, -v1)` (m even), for which the outputs are zero at initialisation.
+          `v = (v1, -v1)` (m even), for which the outputs are zero at initialisation. The limit kernel is
+          unchanged where the entries that `a_init` draws are i.i.d. and centred, which is your word for
+          a function of your own.
         - `trained`: names among `"A"`, `"W"`, `"u"`, `"v"`.
         - `dtype`: JAX's default float type if None.
 
-        **Raises:** `ValueError` for sizes, names or options out of range. Warns when entries that are
-        not centred meet `scaling="width"`: such a network diverges with the width.
+        **Raises:** `ValueError` for sizes, names or options out of range, and for `paired` structured
+        weights. Warns when entries that are not centred meet `scaling="width"`: such a network diverges
+        with the width; or meet `paired`: the limit kernel is then another.
         """
         out = check_sizes(in_size, width, outputs, paired)
         check_choice(scaling, SCALINGS, "scaling")
         check_gamma0(gamma0)
         _check_fields(injection_activation, activation, trained)
-        check_initialiser(a_init)
+        check_initialiser(a_init, paired)
         warn_if_ill_posed(a_init, scaling)
         draw = _draw_paired if paired else _draw
         A, W, u, v = draw(key, in_size, width, out, a_init, float_type(dtype))
@@ -106,6 +110,7 @@ class ReluImplicitFull(AbstractNetwork):
         )
 
     def __check_init__(self) -> None:
+        check_shapes(self)
         _check_fields(self.injection_activation, self.activation, self.trained)
 
     @property

@@ -37,7 +37,8 @@ class WeightTied(AbstractWrapper):
     **Arguments:** `net`, the implicit network, whose leaves and `trained` these are; `depth`, L.
 
     **Raises:** `TypeError` for what is no network and for a `Centred` one: `Centred(WeightTied(net, L))`
-    subtracts the outputs of the right network. `ValueError` for a depth below one.
+    subtracts the outputs of the right network; and for another `WeightTied`. `ValueError` for a depth below
+    one.
     """
 
     net: AbstractNetwork
@@ -48,6 +49,10 @@ class WeightTied(AbstractWrapper):
             raise TypeError(f"net must be a network, got {type(net).__name__}")
         if isinstance(net, Centred):
             raise TypeError("net must not be Centred; pass Centred(WeightTied(net, depth))")
+        if isinstance(net, WeightTied):
+            raise TypeError(
+                "net must not be WeightTied, whose cell ignores its state; pass the network inside"
+            )
         check_positive(depth, "depth")
         self.net = net
         self.depth = int(depth)
@@ -90,8 +95,11 @@ class WeightTied(AbstractWrapper):
         """That of the network inside, but for its solvers, which there is nothing to do for."""
         return dataclasses.replace(self.net.default_method(), solver=Picard(), adjoint=ImplicitAdjoint())
 
+    def resolve(self, method: Method | None) -> Method:
+        """The policy and the precision of the method: a solver that wants an affine cell would find none."""
+        method = AbstractNetwork.resolve(self, method)  # not the wrapped network's, whose choice may cost
+        return dataclasses.replace(method, solver=Picard(), adjoint=ImplicitAdjoint())
+
     def choose(self) -> Choice:
         """Nothing is solved for."""
-        return Choice(
-            Picard(), Neumann(), "nothing is solved for: the cell is applied depth times"
-        )
+        return Choice(Picard(), Neumann(), "nothing is solved for: the cell is applied depth times")

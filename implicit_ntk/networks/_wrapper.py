@@ -50,6 +50,10 @@ class AbstractWrapper(AbstractNetwork):
         """That of the network inside."""
         return self.net.default_method()
 
+    def resolve(self, method: Method | None) -> Method:
+        """That of the network inside."""
+        return self.net.resolve(method)
+
     def choose(self) -> Choice:
         """That of the network inside."""
         return self.net.choose()

@@ -5,6 +5,7 @@ GG22 and GLL22 assume; for them `||A|| ~ 2 sqrt(m)`. Entries that are not centre
 `scaling="operator_norm"`.
 """
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
@@ -55,12 +56,20 @@ def identity_plus_noise(identity: Number = 1.0, noise: Number = 1.0) -> Initiali
     """
     check_number(identity, "identity")
     check_number(noise, "noise")
+    return _IdentityPlusNoise(identity, noise)
 
-    def draw(key: Key[Array, ""], shape: Shape, dtype: DTypeLike) -> Float[Array, "m m"]:
-        centre = jnp.asarray(identity, dtype) * jnp.sqrt(jnp.asarray(shape[0], dtype))
-        return centre * jnp.eye(*shape, dtype=dtype) + jnp.asarray(noise, dtype) * normal(key, shape, dtype)
 
-    return draw
+@dataclasses.dataclass(frozen=True)
+class _IdentityPlusNoise:
+    """A class, so that `is_structured` can tell it."""
+
+    identity: Number
+    noise: Number
+
+    def __call__(self, key: Key[Array, ""], shape: Shape, dtype: DTypeLike) -> Float[Array, "m m"]:
+        centre = jnp.asarray(self.identity, dtype) * jnp.sqrt(jnp.asarray(shape[0], dtype))
+        noise = jnp.asarray(self.noise, dtype) * normal(key, shape, dtype)
+        return centre * jnp.eye(*shape, dtype=dtype) + noise
 
 
 def sub_gaussian(sampler: Initialiser, mean: Number = 0.0, standard_deviation: Number = 1.0) -> Initialiser:
@@ -97,3 +106,8 @@ def diagonal(key: Key[Array, ""], shape: Shape, dtype: DTypeLike) -> Float[Array
 
 NOT_CENTRED = (half_normal,)
 """The initialisers here whose entries have a mean other than zero."""
+
+
+def is_structured(a_init: object) -> bool:
+    """Is this one of the initialisers here whose entries are not i.i.d., as far as can be told?"""
+    return isinstance(a_init, _IdentityPlusNoise) or a_init in (orthogonal, diagonal)

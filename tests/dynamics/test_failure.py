@@ -11,7 +11,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 import implicit_ntk as ink
-from implicit_ntk.dynamics import reported
+from implicit_ntk.dynamics import pose, reported
 
 pytestmark = pytest.mark.usefixtures("quick_compilation", "x64")
 
@@ -118,6 +118,8 @@ BAD = {
     "negative times": ({"times": [-1.0, 0.5]}, ValueError, "times must be finite, not negative"),
     "NaN times": ({"times": [0.0, np.nan]}, ValueError, "times must be finite"),
     "infinite times": ({"times": [0.0, np.inf]}, ValueError, "times must be finite"),
+    "words for times": ({"times": "ab"}, TypeError, "times must be a vector of known numbers, got 'ab'"),
+    "list y": ({"y": [1.0] * 8}, TypeError, "y must be an array, got list; wrap it in numpy.asarray"),
     "no times": ({"times": np.zeros(0)}, ValueError, "times must be a non-empty vector"),
     "a single time": ({"times": 1.0}, ValueError, "times must be a non-empty vector.*shape"),
     "matrix of times": ({"times": np.ones((2, 2))}, ValueError, "times must be a non-empty vector"),
@@ -162,6 +164,27 @@ def test_bad_input(problem: Callable, case: str) -> None:
     with pytest.raises(error, match=message) as caught:
         ink.gradient_flow(p.net, **(good | change))
     assert "\n" not in str(caught.value)
+
+
+def test_no_network(problem: Callable, unchecked: None) -> None:
+    p = problem(seed=1)
+    with pytest.raises(TypeError, match="^net must be a network"):
+        ink.gradient_flow("net", p.X, p.y, [1.0], ink.Euler(0.1))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("trained", "nbytes"), [(("A",), 4 * 64 * 8), (("A", "W", "b"), 3 * 3 * 64 * 8)], ids=["eigen", "blocks"]
+)
+def test_past_the_memory_limit(
+    problem: Callable, trained: tuple, nbytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`H(0)` of 8 rows, its eigenvectors and their workspace; or the blocks that it is the sum of."""
+    p = problem(seed=1, trained=trained)
+    monkeypatch.setenv("IMPLICIT_NTK_MEMORY", str(nbytes - 1))
+    with pytest.raises(MemoryError, match="needs .* GiB, past the limit .*; pass fewer samples"):
+        pose(p.net, p.X, p.y)
+    monkeypatch.setenv("IMPLICIT_NTK_MEMORY", str(nbytes))
+    pose(p.net, p.X, p.y)
 
 
 def test_nothing_trained(problem: Callable) -> None:

@@ -198,6 +198,7 @@ def test_what_float64_resolves_float32_may_not(x64: None, data: tuple) -> None:
 
 BAD = {
     "indefinite": ({"H": np.diag([-0.1, 1.0])}, ValueError, "H has the eigenvalue -1.00e-01.*ntk"),
+    "not symmetric": ({"H": np.array([[1.0, 0.5], [0.4, 1.0]])}, ValueError, "H must be symmetric.*ntk"),
     "negative": ({"H": -np.eye(2)}, ValueError, "H has the eigenvalue"),
     "not square": ({"H": np.ones((2, 3))}, ValueError, "H must be a square matrix"),
     "vector": ({"H": np.ones(2)}, ValueError, "H must be a square matrix"),

@@ -9,6 +9,7 @@ import pytest
 
 from implicit_ntk.cli import main
 from implicit_ntk.experiments import ResidualsConfig, run_residuals
+from implicit_ntk.experiments._residuals import _network
 from implicit_ntk.plotting import residuals_figure
 
 SMALL = {"images": 2, "channels": 16, "inner_channels": 16, "stride": 4, "steps": 20}
@@ -33,6 +34,10 @@ def test_steps_to_a_tolerance(result):
     steps = result.steps_to("Picard", 0.01, tolerance)
     assert values[int(steps[0]), 0] <= tolerance < values[int(steps[0]) - 1, 0]
     assert np.all(np.isinf(result.steps_to("Picard", 0.01, 0.0)))
+
+
+def test_groups_reach_the_network():
+    assert _network(ResidualsConfig(channels=4, inner_channels=4, groups=2), (4, 4, 1), 0.01).groups == 2
 
 
 def test_figure(result):
@@ -63,6 +68,9 @@ def test_command(tmp_path, capsys):
     [
         ({"images": 0}, "images must be a positive integer"),
         ({"weight_scales": ()}, "weight_scales must be positive"),
+        ({"channels": 12}, r"groups must divide channels and inner_channels, \(12, 64\), got 8"),
+        ({"groups": 5}, "groups must divide"),
+        ({"groups": 0}, "groups must be a positive integer"),
         ({"images": 10**6}, "images must be at most"),
         ({"precision": "float64"}, 'precision="float64" needs'),
     ],

@@ -283,3 +283,22 @@ class TestArguments:
             for product in (J.gram, J.blocks):
                 with pytest.raises(ValueError, match="^other must be a Jacobian of the same kind"):
                     product(other)
+
+
+def test_outputs_at_the_precision_of_the_method(key: jax.Array, products: Any) -> None:
+    at = ink.jacobian(network(key), inputs(key), ink.Method(precision="high")).linearization
+    (product,) = products(jax.make_jaxpr(lambda at: at.outputs)(at))
+    assert product.params["precision"] == (jax.lax.Precision.HIGH,) * 2
+
+
+def test_gram_past_the_memory_limit(key: jax.Array, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two blocks of (4, 4) and of (4, 2) in float32, and twice that for what they are made of."""
+    net = network(key, trained=("A", "b"))
+    J, other = ink.jacobian(net, inputs(key)), ink.jacobian(net, inputs(key, 2))
+    for argument, nbytes in ((None, 3 * 2 * 16 * 4), (other, 3 * 2 * 8 * 4)):
+        monkeypatch.setenv("IMPLICIT_NTK_MEMORY", str(nbytes))
+        J.blocks(argument)
+        monkeypatch.setenv("IMPLICIT_NTK_MEMORY", str(nbytes - 1))
+        for product in (J.gram, J.blocks):
+            with pytest.raises(MemoryError, match="^the kernel needs .*; pass fewer samples"):
+                product(argument)

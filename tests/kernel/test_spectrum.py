@@ -160,6 +160,13 @@ BAD = {
     "NaN": (np.diag([1.0, np.nan]), None, ValueError, "H holds NaN"),
     "infinite": (np.diag([1.0, np.inf]), None, ValueError, "H holds NaN or infinite"),
     "integers": (np.eye(2, dtype=int), None, TypeError, "H must be floating point"),
+    "a list": ([[1.0]], None, TypeError, "H must be an array, got list; wrap it in numpy.asarray"),
+    "a cross kernel": (
+        np.array([[1.0, 0.5], [0.4, 1.0]]),
+        None,
+        ValueError,
+        r"H must be symmetric up to rounding; pass H = ntk\(net, X\), for a cross kernel is not",
+    ),
     "negative residual": (np.eye(2), -1e-3, ValueError, "relative_residual must be >= 0"),
     "NaN residual": (np.eye(2), np.nan, ValueError, "relative_residual must be >= 0"),
 }
@@ -172,3 +179,20 @@ def test_bad_input(case: str) -> None:
     with pytest.raises(error, match=message) as caught:
         ink.spectrum(H, relative_residual)
     assert "\n" not in str(caught.value)
+
+
+def test_rounding_may_break_the_symmetry(dtype: np.dtype) -> None:
+    """A hundred eps pass, and change nothing that is resolved."""
+    H = np.diag([1.0, 2.0]).astype(dtype)
+    H[0, 1] = 100 * np.finfo(dtype).eps
+    assert_allclose(ink.spectrum(H).eigenvalues, [1, 2], rtol=1e3 * float(np.finfo(dtype).eps))
+
+
+def test_past_the_memory_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    H = np.eye(3, dtype=np.float32)
+    monkeypatch.setenv("IMPLICIT_NTK_MEMORY", str(4 * 9 * 4 - 1))
+    for entry in (ink.spectrum, lambda H: ink.linearized_flow(H, H[0], H[1])):
+        with pytest.raises(
+            MemoryError, match="^the eigendecomposition of 3 rows needs .* pass fewer samples"
+        ):
+            entry(H)

@@ -31,7 +31,9 @@ def test_monotone_by_its_norms(key):
     wide = ink.MonotoneImplicit.init(key, 4, 64)
     choice = ink.choose(wide)
     assert kinds(choice) == ("PeacemanRachford", "Iterated") and "monotone" in choice.reason
-    assert choice.solver.alpha == pytest.approx(float(wide.lipschitz()) ** -0.5, rel=1e-6)
+    best = float(wide.lipschitz()) ** -0.5
+    assert best / 2**0.25 <= choice.solver.alpha <= best * 2**0.25
+    assert choice.solver == ink.choose(ink.MonotoneImplicit.init(key, 4, 64, scale=0.58)).solver
     assert kinds(ink.choose(ink.MonotoneImplicit.init(key, 4, 64, scale=0.1)))[0] == "Picard"
     assert kinds(ink.choose(ink.MonotoneImplicit.init(key, 4, 64, activation="tanh")))[0] == "Anderson"
 
@@ -57,6 +59,16 @@ def test_auto_is_the_choice(key, rng):
     J, K = (ink.jacobian(net, X, method).linearization for method in (auto, chosen))
     np.testing.assert_array_equal(J.adjoint.steps, K.adjoint.steps)
     assert auto.on_failure == net.resolve(auto).on_failure
+
+
+def test_auto_lends_what_was_asked_for(key, rng):
+    """Its tolerances to the solver; and a linear solver that was named stays."""
+    auto = ink.Auto(rtol=1e-2, max_steps=7)
+    method = relu(key, 1.0).resolve(ink.Method(auto, ink.ImplicitAdjoint(ink.LU())))
+    assert isinstance(method.solver, ink.Chord) and isinstance(method.adjoint.linear_solver, ink.LU)
+    assert (method.solver.rtol, method.solver.max_steps) == (1e-2, 7)
+    unrolled = ink.MonotoneImplicit.init(key, 4, 64).resolve(ink.Method(auto, ink.Unrolled(3)))
+    assert isinstance(unrolled.solver, ink.Anderson)
 
 
 def test_auto_keeps_an_adjoint_that_solves_nothing(key):

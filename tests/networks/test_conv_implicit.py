@@ -235,3 +235,14 @@ def test_anderson_needs_fewer_iterations_than_picard(x64, rng: np.random.Generat
     picard, anderson = (ink.solve(net, X, ink.Method(solver=s)) for s in (ink.Picard(), ink.Anderson()))
     assert np.all(2 * anderson.steps < picard.steps)
     np.testing.assert_allclose(anderson.z, picard.z, atol=1e-9)
+
+
+def test_numpy_integers_are_integers(key: jax.Array, tmp_path: Any) -> None:
+    """`int64(2)` would be no JSON."""
+    two, four = np.int64(2), np.int64(4)
+    net = network(key, stride=two, groups=two, pool=np.int64(1), image_shape=(four, four, two))
+    assert {type(n) for n in (net.stride, net.groups, *net.pool, *net.image_shape)} == {int}
+    ink.save(tmp_path / "net", net)
+    assert jax.tree.structure(ink.load(tmp_path / "net")) == jax.tree.structure(
+        network(key, stride=2, pool=1)
+    )

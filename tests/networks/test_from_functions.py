@@ -109,6 +109,16 @@ BAD = {
     r"cell must return the form of its state, \['float32\[2,6\]'\], got \['float32\[2,3\]'\]; pass": dict(
         cell=lambda p, z, phi: z[:, :3]
     ),
+    "trained must be a tuple of names such as .*, got 'Wi'": dict(trained="Wi"),
+    "initial_state must return floating-point arrays, got .*int32": dict(
+        initial_state=lambda p, phi: jnp.zeros(phi.shape, int), cell=lambda p, z, phi: z
+    ),
+    "readout must return one floating-point array, got .*int32": dict(
+        readout=lambda p, z, phi: jnp.argmax(z, axis=1)
+    ),
+    r"readout must return one floating-point array, got \(Shape": dict(
+        readout=lambda p, z, phi: (z[:, 0], z[:, 1])
+    ),
     r"readout must return \(n,\) or \(n, k\), got \(\) for n = 2": dict(readout=lambda p, z, phi: z.sum()),
 }
 

@@ -146,3 +146,24 @@ def test_bad_arguments(
     with pytest.raises(error, match=f"^{message}") as caught:
         function(*arguments)
     assert "\n" not in str(caught.value)
+
+
+MAKERS = (ink.ReluImplicit.init, ink.ReluImplicitFull.init, ink.MonotoneImplicit.init)
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_pairing_wants_entries_of_one_centred_law(make: Callable, key: jax.Array) -> None:
+    """For the identity `A1 + A2` is `2 I` and `A1 - A2` zero; refused before anything is drawn."""
+    structured = {
+        "orthogonal": ink.init.orthogonal,
+        "diagonal": ink.init.diagonal,
+        "identity_plus_noise": ink.init.identity_plus_noise(0.5, 0.5),
+    }
+    for name, a_init in structured.items():
+        with pytest.raises(
+            ValueError, match=f"^paired=True needs i.i.d. entries, and a_init={name}.*Centred$"
+        ):
+            make(key, 3, 8, a_init=a_init, paired=True)
+    options = {} if make == MAKERS[2] else {"scaling": "operator_norm"}
+    with pytest.warns(UserWarning, match="^a_init=half_normal has entries that are not centred: with paired"):
+        make(key, 3, 8, a_init=ink.init.half_normal, paired=True, **options)

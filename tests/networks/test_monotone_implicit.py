@@ -275,3 +275,17 @@ def test_drawn_inside_jit_and_vmap(key: jax.Array, tol: dict) -> None:
     stacked = eqx.filter_jit(eqx.filter_vmap(make))(keys, jnp.array([0.2, 0.6]))
     alone = make(keys[1], 0.6)
     jax.tree.map(lambda a, b: assert_allclose(a[1], b, **tol), stacked, alone)
+
+
+def test_certificates_in_full_precision(key: jax.Array, products: Callable) -> None:
+    """`W` as it is read is exact whatever the context; a solve forms it at the precision of its method."""
+    net, method = draw(key), ink.Method(precision="default")
+
+    def precisions(function: Callable) -> set:
+        with method.products():
+            return {eqn.params["precision"] for eqn in products(jax.make_jaxpr(function)(net))}
+
+    highest, default = (jax.lax.Precision(name) for name in ("highest", "default"))
+    for certificate in (lambda net: net.W, lambda net: net.contraction(), lambda net: net.lipschitz()):
+        assert precisions(certificate) == {(highest, highest)}
+    assert precisions(lambda net: net.inject(jnp.ones((2, D)))) == {(default, default)}

@@ -1,6 +1,7 @@
 """The trained leaves: filters, tangents, updates; the frozen initial outputs of `Centred`."""
 
 import itertools
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -154,3 +155,54 @@ class TestCentred:
             ink.Centred(3)
         with pytest.raises(TypeError, match="^initial must be a network, got int"):
             ink.Centred(network(key), 3)
+
+
+LEAVES = {
+    ink.ReluImplicit: dict(A=(5, 5), W=(3, 5), b=(5,), gamma=()),
+    ink.ReluImplicitFull: dict(A=(5, 5), W=(5, 3), u=(5, 2), v=(5, 2), gamma=()),
+    ink.MonotoneImplicit: dict(A=(5, 5), B=(5, 5), U=(5, 3), u=(5,), monotonicity=()),
+    ink.ConvImplicit: dict(
+        V=(3, 3, 1, 4), W1=(3, 3, 4, 2), W2=(3, 3, 2, 4), norm1=(2, 2), norm2=(2, 4), norm3=(2, 4), u=(4,)
+    ),
+}
+MISFITS = [
+    (
+        ink.ReluImplicit,
+        dict(A=(5, 4)),
+        r"A must have shape \(m, m\), got \(5, 4\), where m = 5; ReluImplicit.init",
+    ),
+    (ink.ReluImplicit, dict(W=(5, 3)), r"W must have shape \(d, m\), got \(5, 3\), where m = 5, d = 5"),
+    (ink.ReluImplicit, dict(b=(5, 2, 1)), r"b must have shape \(m, \*out\), got \(5, 2, 1\)"),
+    (ink.ReluImplicit, dict(gamma=(1,)), r"gamma must have shape \(\), got \(1,\)"),
+    (ink.ReluImplicitFull, dict(v=(5,)), r"v must have shape \(m, \*out\), got \(5,\), where .*out = \(2,\)"),
+    (ink.MonotoneImplicit, dict(u=(4,)), r"u must have shape \(m, \*out\), got \(4,\), where m = 5"),
+    (ink.ConvImplicit, dict(norm1=(3, 2)), r"norm1 must have shape \(2, inner\), got \(3, 2\)"),
+    (ink.ConvImplicit, dict(W2=(3, 3, 4, 2)), r"W2 must have shape \(s, s, inner, channels\)"),
+]
+
+
+def by_hand(cls: Any, make: Any = np.ones, **shapes: tuple) -> Any:
+    static = dict(image_shape=(4, 4, 1), groups=1) if cls is ink.ConvImplicit else {}
+    return cls(
+        **{name: make(shape, np.float32) for name, shape in {**LEAVES[cls], **shapes}.items()}, **static
+    )
+
+
+@pytest.mark.parametrize(("cls", "shapes", "message"), MISFITS)
+def test_leaves_that_do_not_fit(cls: Any, shapes: dict, message: str, unchecked: None) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
+        by_hand(cls, **shapes)
+
+
+@pytest.mark.parametrize("cls", LEAVES)
+def test_leaves_that_fit_or_are_not_known(cls: Any, unchecked: None) -> None:
+    assert by_hand(cls).in_size in (3, 16)
+    by_hand(cls, make=jax.ShapeDtypeStruct)
+    by_hand(cls, make=lambda *form: None if len(form[0]) == 4 else jax.ShapeDtypeStruct((1, 1), form[1]))
+
+
+@pytest.mark.parametrize("trained", [None, "AW", {"A": 1}])
+def test_trained_is_a_tuple(trained: Any, unchecked: None) -> None:
+    for make in (ink.ReluImplicit.init, ink.ReluImplicitFull.init, ink.MonotoneImplicit.init):
+        with pytest.raises(TypeError, match=r"^trained must be a tuple of names such as \('A',\), got"):
+            make(jax.random.key(0), 3, 4, trained=trained)

@@ -151,3 +151,31 @@ def test_bad_arguments(X: jax.Array, key: jax.Array, unchecked: None) -> None:
         ink.spectral_radius(net, X, key, steps=1.5)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="^X has 2 features"):
         ink.jacobian_penalty(net, X[:, :2], key)
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_radius_of_a_scaled_rotation(
+    steps: int, X: jax.Array, key: jax.Array, rng: np.random.Generator
+) -> None:
+    """Every vector grows by 0.7, at the first step already."""
+    Q, _ = np.linalg.qr(rng.normal(size=(M, M)))
+    assert_allclose(ink.spectral_radius(linear(0.7 * Q), X, key, steps=steps), 0.7, rtol=1e-12)
+
+
+def test_radius_whose_square_underflows(key: jax.Array, rng: np.random.Generator) -> None:
+    """1e-30 is a float32, its square is zero."""
+    Q, _ = np.linalg.qr(rng.normal(size=(M, M)))
+    X = jnp.asarray(rng.normal(size=(4, 3)), jnp.float32)
+    radius = lambda net: ink.spectral_radius(net, X, key, steps=4)  # noqa: E731
+    net = linear(1e-30 * Q.astype(np.float32))
+    assert_allclose(radius(net), 1e-30, rtol=1e-5)
+    slope = jax.grad(lambda net: radius(net)[0])(net)
+    assert_allclose(jnp.vdot(slope.A, Q), 1, rtol=1e-4)
+
+
+@pytest.mark.parametrize("function", [ink.jacobian_penalty, ink.spectral_radius])
+def test_weight_tied_is_refused(function: Any, X: jax.Array, key: jax.Array) -> None:
+    tied = ink.WeightTied(smooth(key), 2)
+    for net in (tied, ink.Centred(tied)):
+        with pytest.raises(ValueError, match="^net is WeightTied.*pass the network inside$"):
+            function(net, X, key)

@@ -167,3 +167,28 @@ def test_divergence_is_named(key: jax.Array, X: np.ndarray) -> None:
     net = network(key, gamma0=40.0)
     with pytest.raises(ink.ConvergenceError, match="diverges .gamma0 too large"):
         net(X)
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (dict(outputs=2), r"initial must have the out_shape of net, \(\), got \(2,\); leave it out"),
+        (dict(in_size=4), "initial must have the in_size of net, 3, got 4; leave it out"),
+    ],
+)
+def test_centred_on_another_kind_of_network(other: dict, message: str, key: jax.Array) -> None:
+    """(n,) minus (n, 2) would broadcast where n is 2."""
+    with pytest.raises(ValueError, match=f"^{message}"):
+        ink.Centred(network(key), ink.ReluImplicit.init(key, **{"in_size": 3, "width": 6, **other}))
+
+
+@pytest.mark.parametrize("entry", [ink.solve, ink.ntk, ink.jacobian, ink.ntk_trace, ink.convergence])
+def test_no_network_and_no_method(entry: Callable, key: jax.Array, X: np.ndarray, unchecked: None) -> None:
+    with pytest.raises(TypeError, match="^net must be a network such as ReluImplicit.*, got 'net'$"):
+        entry("net", X)
+    with pytest.raises(
+        TypeError, match=r"^method must be a Method such as Method\(solver=Picard\(\)\), got Pic"
+    ):
+        entry(network(key), X, method=ink.Picard())
+    with pytest.raises(TypeError, match=r"^X1? must be an array, got list; wrap it in numpy.asarray$"):
+        entry(network(key), X.tolist())

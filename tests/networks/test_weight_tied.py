@@ -153,12 +153,24 @@ def test_default_method(key: jax.Array) -> None:
     assert (found.on_failure, found.precision, found.solver) == ("nan", "high", ink.Picard())
 
 
+@pytest.mark.parametrize("centred", [False, True])
+def test_solvers_of_a_method_do_not_matter(centred: bool, key: jax.Array, rng: np.random.Generator) -> None:
+    """One that needs a cell of the form `sigma(z W + offset)` is not asked; policy and precision stay."""
+    tied, X = ink.WeightTied(MAKE["relu"](key), DEPTH), inputs(rng)
+    net = ink.Centred(tied) if centred else tied
+    method = ink.Method.of(ink.Chord(), on_failure="nan", precision="high")
+    assert_array_equal(ink.ntk(net, X, method=method), ink.ntk(net, X, method=ink.Method(precision="high")))
+    assert net.resolve(method) == ink.Method(on_failure="nan", precision="high")
+
+
 def test_bad_arguments(key: jax.Array, unchecked: None) -> None:
     net = MAKE["relu"](key)
     with pytest.raises(
         TypeError, match=r"^net must not be Centred; pass Centred\(WeightTied\(net, depth\)\)$"
     ):
         ink.WeightTied(ink.Centred(net), 2)
+    with pytest.raises(TypeError, match="^net must not be WeightTied itself; pass the network inside$"):
+        ink.WeightTied(ink.WeightTied(net, 1), 7)
     with pytest.raises(TypeError, match="^net must be a network, got int$"):
         ink.WeightTied(3, 2)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="^depth must be a positive integer, got 0$"):

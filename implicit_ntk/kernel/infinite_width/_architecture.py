@@ -1,6 +1,7 @@
 """What of a network its limit depends on, and the refusal where no limit is known."""
 
 import dataclasses
+import warnings
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -80,7 +81,8 @@ class Architecture:
 def architecture_of(net: AbstractNetwork) -> tuple[Architecture, Float[Array, ""]]:
     """The architecture and `gamma0` of a network, `Centred` or not.
 
-    Raises `TypeError` for what is no network, `ValueError` where no limit is known.
+    Raises `TypeError` for what is no network, `ValueError` where no limit is known. Warns where the
+    weights, if they are not traced, are plainly not of mean zero and variance one.
     """
     if not isinstance(net, AbstractNetwork):
         raise TypeError(f"net must be a network, got {type(net).__name__}")
@@ -99,6 +101,24 @@ def architecture_of(net: AbstractNetwork) -> tuple[Architecture, Float[Array, ""
                 f"{name} must be one of {KNOWN} for a limit that is known, got {getattr(core, name)!r}; "
                 f"{INSTEAD}"
             )
+    _warn_if_not_standard(core.A)
     full = isinstance(core, ReluImplicitFull)
     activation, phi = str(core.activation), str(core.injection_activation)
     return Architecture(full, activation, phi, depth, core.trained), core.gamma0
+
+
+def _warn_if_not_standard(A: Float[Array, "m m"]) -> None:
+    """Half-normal and diagonal weights, among others, have other limits."""
+    mean, square = jnp.mean(A), jnp.mean(A**2)
+    if is_traced(mean):
+        return
+    mean, square = float(mean), float(square)
+    # In standard deviations, of the squares' mean for a kurtosis of 10.
+    if max(abs(mean), abs(square - 1) / 3) * A.size**0.5 > 10:
+        warnings.warn(
+            f"the entries of A have the mean {mean:.2g} and the mean square {square:.2g}, so they are not "
+            "of mean zero and variance one as the limit assumes; for half-normal and diagonal weights see "
+            f"half_normal and diagonal, for others {INSTEAD}",
+            UserWarning,
+            stacklevel=4,
+        )

@@ -67,17 +67,17 @@ def kernel(
         GG22:   A: gamma0^2 K S Pi,   W: T Pi XX,         b: K
         GLL22:  A: gamma0^2 K S Pi,   W: (T Pi + P1) XX,  u: K,   v: P0
 
-    and `P0`, `P1` the moments of the injection and its slope (GLL22, section 2; for GG22, whose
-    identity injection makes the fixed point `K = kappa1(gamma0^2 K + XX)`, derived here).
+    and `P0 = G_inf`, `P1` the moments of the injection and its slope. An identity injection
+    makes the fixed point `C = gamma0^2 K + XX`, `K = sqrt(C_ii C_jj) kappa1(corr C)`.
 
     The weights are taken to be i.i.d. of mean zero and variance one, or such pairs of halves as
     `paired=True` draws: only `net.gamma0 = gamma sqrt(m)` and the static fields are read, and a network
     cannot tell how it was drawn. Entries that are not centred, or not independent, have other limits:
-    see `half_normal` and `diagonal`. Two independent draws of `A` with `scaling="operator_norm"` have
-    two values of `gamma0`, about half of what was asked for.
+    see `half_normal` and `diagonal`. With `scaling="operator_norm"` `net.gamma0` is about half of what
+    was asked for, and varies from draw to draw.
 
-    Differentiable in `net.gamma` (to the third order) and in the inputs; traceable. In float32 good to
-    about 1e-6, in float64 to 1e-12.
+    Differentiable in `net.gamma` (to the third order) and in the inputs; traceable. Relative to the
+    largest entry good to about 1e-6 in float32 and 1e-12 in float64, times `Pi` near the edge.
 
     **Arguments:** `X1` (n1, d), of any norms; `X2` (n2, d), None for `X1`.
 

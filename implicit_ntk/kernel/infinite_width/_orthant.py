@@ -22,6 +22,7 @@ NODES = 48
 
 Pairs = Float[Array, "..."]
 Scalar = Float[Array, ""]
+Sums = tuple[Pairs, Pairs, Pairs]
 
 
 def same_input(s: Scalar) -> tuple[Scalar, Scalar, Scalar]:
@@ -38,7 +39,7 @@ def pair_of_inputs(theta: Pairs, psi: Pairs, s: Scalar) -> tuple[Pairs, Pairs, P
     of_g, of_h = 1 / (1 + s), s / (1 + s)  # shares in the variance of h + g
     end_g, end_h = gap(theta), gap(psi)
 
-    def add(sums: tuple[Pairs, Pairs, Pairs], node: Scalar) -> tuple[tuple[Pairs, Pairs, Pairs], None]:
+    def add(sums: Sums, node: Float[Array, "2"]) -> tuple[Sums, None]:
         t, weight = node
         dT = weight * orthant_slope(t, theta, psi, of_g, of_h)
         dS = weight * orthant_slope(t, psi, theta, of_h, of_g)

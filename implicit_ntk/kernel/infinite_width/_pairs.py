@@ -4,9 +4,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-ROWS = 16
-"""How many rows of the first batch are compared with the second at a time."""
-
 
 def norms_and_angles(
     X1: Float[Array, "n1 d"], X2: Float[Array, "n2 d"]
@@ -23,7 +20,7 @@ def norms_and_angles(
     def against_all(e: Float[Array, " d"]) -> Float[Array, " n2"]:
         return 2 * jnp.arctan2(_norms(E2 - e[None, :]), _norms(E2 + e[None, :]))
 
-    angles = jax.lax.map(against_all, E1, batch_size=ROWS)
+    angles = jax.lax.map(against_all, E1)
     least = float(jnp.finfo(X1.dtype).eps)
     return first[:, None] * second[None, :], jnp.maximum(angles, least)
 

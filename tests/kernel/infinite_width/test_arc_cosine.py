@@ -1,5 +1,7 @@
 """The arc-cosine kernels against bivariate integrals, the Hermite series, and small angles."""
 
+from typing import Any, cast
+
 import jax.numpy as jnp
 import mpmath
 import numpy as np
@@ -19,7 +21,7 @@ def bivariate(r: float, power: int) -> float:
     both = mpmath.quad(
         lambda t: (mpmath.cos(t) * mpmath.cos(t - angle)) ** power, [angle - mpmath.pi / 2, mpmath.pi / 2]
     )
-    return float(radius * both / (2 * mpmath.pi))
+    return float(cast(Any, radius) * both / (2 * mpmath.pi))
 
 
 @pytest.mark.parametrize("r", CORRELATIONS)
