@@ -4,7 +4,7 @@ One forward and backward pass of `0.5 ||f(X) - y||^2` with respect to `A`, inter
 method of ours, and jaxopt and optimistix where they are installed (`make bench-peers`), each of them at
 the loosest tolerances that reach our true residual and our gradient error.
 
-    python benchmarks/solvers.py [--only peers edge monotone convolution] [--n 500] [--m 1000]
+    python benchmarks/solvers.py [--only peers edge monotone convolution table] [--n 500] [--m 1000]
 """
 
 import argparse
@@ -17,13 +17,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from _beyond import compare_convolution, compare_monotone, report_beyond_the_edge
+from _table import print_table
 from _timing import describe, device, interleaved
 from kernel_vs_gemm import problem as network_and_inputs
 
 import implicit_ntk as ink
 
 SCALES = (0.4, 0.9, 1.2)
-LOOSER = (30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03)
+LOOSER = (30.0, 10.0, 5.0, 3.0, 2.0, 1.4, 1.0, 0.7, 0.5, 0.3, 0.2, 0.1)
 """Tolerances that are tried for a peer, in units of our own."""
 
 OURS = {
@@ -150,7 +151,7 @@ def fastest_peer(times: np.ndarray, first: int) -> int:
 
 def main() -> None:
     """Print the answers."""
-    sections = ("peers", "edge", "monotone", "convolution")
+    sections = ("peers", "edge", "monotone", "convolution", "table")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", default=sections, choices=sections)
     parser.add_argument("--scales", nargs="+", type=float, default=SCALES, help="gamma0 ...")
@@ -168,6 +169,8 @@ def main() -> None:
         compare_monotone(options.n, options.m, options.repeats)
     if "convolution" in options.only:
         compare_convolution(options.repeats)
+    if "table" in options.only:
+        print_table(options.n, [options.m // 4, options.m], max(3, options.repeats // 3))
 
 
 if __name__ == "__main__":

@@ -102,8 +102,9 @@ def _radius(
             w = jnp.where(alive[:, None], w, jnp.ones_like(w))
             # In units of the largest entry, for squares of tiny ones are zero.
             unit = lax.stop_gradient(jnp.max(jnp.abs(w), axis=1))
-            growth = unit * jnp.linalg.norm(w / unit[:, None], axis=1)
-            return w / growth[:, None], (growth, alive)
+            w = w / unit[:, None]
+            size = jnp.linalg.norm(w, axis=1)
+            return w / size[:, None], (unit * size, alive)
 
         start = jax.random.normal(key, like.shape, like.dtype)
         start = start / jnp.linalg.norm(start, axis=1, keepdims=True)

@@ -237,7 +237,7 @@ def test_anderson_needs_fewer_iterations_than_picard(x64, rng: np.random.Generat
     np.testing.assert_allclose(anderson.z, picard.z, atol=1e-9)
 
 
-def test_numpy_integers_are_integers(key: jax.Array, tmp_path: Any) -> None:
+def test_numpy_integers_are_integers(key: jax.Array, tmp_path: Any, unchecked: None) -> None:
     """`int64(2)` would be no JSON."""
     two, four = np.int64(2), np.int64(4)
     net = network(key, stride=two, groups=two, pool=np.int64(1), image_shape=(four, four, two))

@@ -42,7 +42,7 @@ class LimitKernel(eqx.Module):
         `seeds` networks of this architecture are drawn at `probe_width`, with i.i.d. Gaussian weights,
         and their standard deviation is taken to the width by the law `m^(-1/2)`. It is itself uncertain
         by a share of about `1 / sqrt(2 (seeds - 1))`, and the law is asymptotic: near the edge in gamma0
-        take a `probe_width` close to `width`. The bias of the mean, which falls like 1/m, is not in it.
+        take a `probe_width` close to `width`. The bias of the mean is not in it.
 
         **Arguments:** `key`, None for a fixed one.
 

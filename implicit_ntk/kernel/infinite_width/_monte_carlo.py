@@ -19,7 +19,7 @@ class MonteCarlo(eqx.Module):
     """The `mean` of the kernel over draws, the standard error of that mean, and `std`, that of one draw.
 
     All of the kernel's shape. The mean is that at the width of the networks: it differs from the limit
-    by a bias that falls like 1/m, which no number of draws reduces.
+    by a bias that falls with the width and that no number of draws reduces.
     """
 
     mean: Float[Array, "..."]
