@@ -66,7 +66,8 @@ def check_times(times: AnyArray | Sequence[float], name: str = "times") -> Float
 
 def check_floating(value: AnyArray, name: str) -> Float[Array, "..."]:
     """A floating-point array whose values, where they are known, are finite."""
-    check_array(value, name)
+    if not isinstance(value, float | int):
+        check_array(value, name)
     if not jnp.issubdtype(jnp.result_type(value), jnp.floating):
         raise TypeError(
             f"{name} must be floating point, got {jnp.result_type(value)}; convert it with .astype(float)"

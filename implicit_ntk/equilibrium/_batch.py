@@ -5,7 +5,6 @@ import operator
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Bool, Float, PyTree
 
 
@@ -28,18 +27,8 @@ def batch_shape(tree: PyTree[Array], batch_ndim: int) -> tuple[int, ...]:
 
 def norms(tree: PyTree[Array], batch_ndim: int) -> Float[Array, "..."]:
     """The Euclidean norm of each problem's state, over all leaves: shape = the batch axes."""
-    squares = _sums_of_squares(tree, batch_ndim)
-    kind = jnp.finfo(squares.dtype)
-    terms = sum(math.prod(leaf.shape[batch_ndim:]) for leaf in jax.tree.leaves(tree))
-    # Where squares may have under- or overflowed, once more in units of each problem's own.
-    doubtful = ~((squares > terms * float(kind.tiny) / float(kind.eps)) & jnp.isfinite(squares))
-
-    def in_units() -> Array:
-        unit = magnitudes(tree, batch_ndim)
-        return unit.astype(squares.dtype) * jnp.sqrt(_sums_of_squares(divide(tree, unit), batch_ndim))
-
-    size = lax.cond(jnp.any(doubtful), in_units, lambda: jnp.sqrt(squares))
-    return size.astype(real_dtype(tree))
+    squares = [_sum_of_squares(leaf, batch_ndim) for leaf in jax.tree.leaves(tree)]
+    return jnp.sqrt(jax.tree.reduce(operator.add, squares)).astype(real_dtype(tree))
 
 
 def magnitudes(tree: PyTree[Array], batch_ndim: int) -> Float[Array, "..."]:
@@ -54,6 +43,12 @@ def magnitudes(tree: PyTree[Array], batch_ndim: int) -> Float[Array, "..."]:
     # Not the very largest, whose reciprocal is not a normal number: compilers divide by multiplying.
     power = jnp.ldexp(jnp.ones_like(peak), jnp.minimum(exponent - 1, jnp.finfo(dtype).maxexp - 2))
     return jnp.where((peak > 0) & jnp.isfinite(peak), power, jnp.ones_like(power)).astype(dtype)
+
+
+def is_zero(tree: PyTree[Array], batch_ndim: int) -> Bool[Array, "..."]:
+    """Which problems have nothing but zeros for a state."""
+    nothing = [jnp.all(_flat(leaf, batch_ndim) == 0, axis=-1) for leaf in jax.tree.leaves(tree)]
+    return jax.tree.reduce(operator.and_, nothing)
 
 
 def select(mask: Bool[Array, "..."], on_true: PyTree[Array], on_false: PyTree[Array]) -> PyTree[Array]:
@@ -80,11 +75,6 @@ def real_dtype(tree: PyTree[Array]) -> jnp.dtype:
     """The dtype in which a state's norms are given: that of its least precise leaf."""
     kinds = [jnp.finfo(leaf.dtype) for leaf in jax.tree.leaves(tree)]
     return max(kinds, key=lambda kind: float(kind.eps)).dtype
-
-
-def _sums_of_squares(tree: PyTree[Array], batch_ndim: int) -> Float[Array, "..."]:
-    squares = [_sum_of_squares(leaf, batch_ndim) for leaf in jax.tree.leaves(tree)]
-    return jax.tree.reduce(operator.add, squares)
 
 
 def _sum_of_squares(leaf: Array, batch_ndim: int) -> Float[Array, "..."]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
-from implicit_ntk.equilibrium._batch import norms, real_dtype, select, subtract
+from implicit_ntk.equilibrium._batch import is_zero, magnitudes, multiply, norms, real_dtype, select, subtract
 from implicit_ntk.equilibrium._solver import AbstractSolver, Map, Measure
 from implicit_ntk.equilibrium._status import RUNNING, Status, succeeded
 from implicit_ntk.equilibrium._stopping import BLOW_UP, STALL_PATIENCE, Tolerance, at_floor, at_rounding
@@ -42,10 +42,12 @@ class Equilibrium(eqx.Module):
 class Loop(eqx.Module):
     """Where the iteration stands; from `residual` on one number per problem.
 
-    `best` is the state of the least residual, where the solver keeps it.
+    `unit` is a power of two near the size of each problem's state, in which norms are taken; `best` is
+    the state of the least residual, where the solver keeps it.
     """
 
     z: PyTree[Array]
+    unit: Array
     best: PyTree[Array] | None
     solver: PyTree
     count: Int[Array, ""]
@@ -80,9 +82,10 @@ class Iteration(eqx.Module):
             z = select(trivial, jax.tree.map(jnp.zeros_like, z), z)
             status = jnp.where(trivial, jnp.int32(Status.CONVERGED), status)
             residual = jnp.where(trivial, jnp.zeros_like(residual), residual)
+        unit = self._unit(z, size)
         solver = self.solver.init(self.f, z)
         best, rate = (z if self.solver.keeps_best else None), jnp.full_like(unknown, jnp.nan)
-        return Loop(z, best, solver, jnp.int32(0), residual, unknown, zeros, rate, zeros, status)
+        return Loop(z, unit, best, solver, jnp.int32(0), residual, unknown, zeros, rate, zeros, status)
 
     def running(self, loop: Loop) -> Array:
         """Is any problem unsolved, and any step left?"""
@@ -91,7 +94,7 @@ class Iteration(eqx.Module):
     def step(self, loop: Loop) -> Loop:
         """Evaluate `f` once and move the problems that are still running."""
         fz, measure, solver = self.solver.evaluate(
-            self.f, loop.z, loop.solver, lambda fz: self._measure(loop.z, fz)
+            self.f, loop.z, loop.solver, lambda fz: self._measure(loop, fz)
         )
         new = self._books(loop, measure)
         running = new.status == RUNNING
@@ -114,11 +117,25 @@ class Iteration(eqx.Module):
         error = jnp.where(residual == 0, residual, self.solver.error(residual, rate, loop.solver))
         return Equilibrium(z, residual, error, loop.steps, loop.status)
 
-    def _measure(self, z: PyTree[Array], fz: PyTree[Array]) -> Measure:
+    def _unit(self, z: PyTree[Array], size: Array) -> Array:
+        """From the guess, or from where it leads if that is zero; a linear equation comes in units."""
+        if self.scale is not None:
+            return jnp.ones_like(size)
+        z, ndim = lax.stop_gradient(z), self.f.batch_ndim
+        largest = magnitudes(z, ndim)
+        nothing = is_zero(z, ndim)
+        return lax.cond(
+            jnp.any(nothing),
+            lambda: jnp.where(nothing, magnitudes(lax.stop_gradient(self.f(z)), ndim), largest),
+            lambda: largest,
+        )
+
+    def _measure(self, loop: Loop, fz: PyTree[Array]) -> Measure:
         """The stopping test of this iteration."""
-        z, fz = lax.stop_gradient((z, fz))
-        residual = norms(subtract(fz, z), self.f.batch_ndim)
-        scale = norms(fz, self.f.batch_ndim) if self.scale is None else self.scale
+        z, fz = lax.stop_gradient((loop.z, fz))
+        ndim, unit = self.f.batch_ndim, loop.unit
+        residual = unit * norms(multiply(1 / unit, subtract(fz, z)), ndim)
+        scale = unit * norms(multiply(1 / unit, fz), ndim) if self.scale is None else self.scale
         return Measure(residual, scale, residual <= self.tolerance.threshold(scale))
 
     def _at_floor(self, loop: Loop, since_least: Array, residual: Array, scale: Array) -> Array:
@@ -154,6 +171,7 @@ class Iteration(eqx.Module):
 
         return Loop(
             loop.z,
+            loop.unit,
             loop.best,
             loop.solver,
             loop.count + 1,

@@ -31,13 +31,14 @@ class Progress(eqx.Module):
 
     `product` is `scale z weight` up to the errors of the increments; `moved` the root of the sum of
     squares of the residuals, to which the steps are in proportion, since it was last formed (infinite
-    before); `doubt` the error of an increment relative to that, as last measured; `gain` the length of
-    the last step over the residual it was taken from; `extra` is the solver's own.
+    before); `doubt` the error of an increment relative to that, as last measured; `residual` the last,
+    and `gain` the length of the step taken from it over it; `extra` is the solver's own.
     """
 
     product: Float[Array, "... m"]
     moved: Float[Array, "..."]
     doubt: Float[Array, "..."]
+    residual: Float[Array, "..."]
     gain: Float[Array, "..."]
     extra: PyTree[Array]
 
@@ -61,7 +62,7 @@ class AbstractIncremental(AbstractSolver):
         """Nothing is known of the product yet."""
         size = norms(z, f.batch_ndim)
         never, doubt = jnp.full_like(size, jnp.inf), jnp.full_like(size, FIRST_DOUBT)
-        return Progress(jnp.zeros_like(z), never, doubt, never, self.begin(_affine(f), z))
+        return Progress(jnp.zeros_like(z), never, doubt, never, never, self.begin(_affine(f), z))
 
     def evaluate(
         self, f: Map, z: Float[Array, "... m"], state: Progress, measure: Measuring
@@ -86,8 +87,9 @@ class AbstractIncremental(AbstractSolver):
         product, moved, doubt, found = lax.cond(
             jnp.any(anew), formed_anew, lambda: (state.product, state.moved, state.doubt, found)
         )
-        moved = jnp.hypot(moved, found.residual)
-        state = dataclasses.replace(state, product=product, moved=moved, doubt=doubt)
+        state = Progress(
+            product, jnp.hypot(moved, found.residual), doubt, found.residual, state.gain, state.extra
+        )
         return affine.apply(product), found, state
 
     def step(
@@ -95,7 +97,7 @@ class AbstractIncremental(AbstractSolver):
     ) -> tuple[Float[Array, "... m"], Progress]:
         """The step, with the product brought up to date."""
         step, added, extra = self.increment(_affine(f), z, fz, state)
-        gain = norms(step, f.batch_ndim) / norms(fz - z, f.batch_ndim)
+        gain = norms(step, f.batch_ndim) / state.residual
         product = state.product + added
         return z + step, dataclasses.replace(state, product=product, gain=gain, extra=extra)
 
@@ -105,7 +107,7 @@ class AbstractIncremental(AbstractSolver):
         moved = jnp.where(running, new.moved, jnp.zeros_like(new.moved))
         gain = jnp.where(running, new.gain, old.gain)
         extra = self.freeze_extra(running, new.extra, old.extra)
-        return Progress(product, moved, new.doubt, gain, extra)
+        return Progress(product, moved, new.doubt, new.residual, gain, extra)
 
     def freeze_extra(self, running: Bool[Array, "..."], new: PyTree, old: PyTree) -> PyTree:
         """The same for the solver's own part, where that is a row a problem."""

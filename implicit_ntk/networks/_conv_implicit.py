@@ -30,7 +30,7 @@ Maps = Float[Array, "n h w c"]
 
 
 def _plain(value: Any) -> Any:
-    """NumPy's integers as Python's, also in a tuple: what `save` writes, and equal where hashes must be."""
+    """NumPy's integers as Python's, also in a tuple: `save` writes no others."""
     if isinstance(value, tuple):
         return tuple(map(_plain, value))
     return int(value) if isinstance(value, np.integer) else value

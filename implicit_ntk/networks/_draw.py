@@ -39,8 +39,8 @@ def check_initialiser(a_init: object, paired: bool) -> None:
     if paired and init.is_structured(a_init):
         name = getattr(a_init, "__name__", "identity_plus_noise(...)")
         raise ValueError(
-            f"paired=True needs i.i.d. entries, and a_init={name} has not; for u(0) = 0 wrap the network in "
-            "Centred"
+            f"paired=True needs i.i.d. entries, and a_init={name} draws others; for u(0) = 0 wrap the "
+            "network in Centred"
         )
     if paired and a_init in init.NOT_CENTRED:
         warnings.warn(

@@ -187,6 +187,15 @@ def test_past_the_memory_limit(
     pose(p.net, p.X, p.y)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"dt": "a"}, {"dt": None}, {"dt": jnp.ones(2)}, {"ramp": "a", "dt": 1}, {"solver_share": None, "dt": 1}],
+)
+def test_options_that_are_no_numbers(options: dict, unchecked: None) -> None:
+    with pytest.raises(TypeError, match=f"^{next(iter(options))} must be a number, got "):
+        ink.Euler(**options)
+
+
 def test_nothing_trained(problem: Callable) -> None:
     p = problem(seed=1)
     net = dataclasses.replace(p.net, trained=())

@@ -290,16 +290,3 @@ def test_outputs_at_the_precision_of_the_method(key: jax.Array, products: Any) -
     outputs = lambda z: eqx.tree_at(lambda at: at.equilibrium.z, at, z).outputs  # noqa: E731
     (product,) = products(jax.make_jaxpr(outputs)(at.equilibrium.z))
     assert product.params["precision"] == (jax.lax.Precision.HIGH,) * 2
-
-
-def test_gram_past_the_memory_limit(key: jax.Array, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two blocks of (4, 4) and of (4, 2) in float32, and twice that for what they are made of."""
-    net = network(key, trained=("A", "b"))
-    J, other = ink.jacobian(net, inputs(key)), ink.jacobian(net, inputs(key, 2))
-    for argument, nbytes in ((None, 3 * 2 * 16 * 4), (other, 3 * 2 * 8 * 4)):
-        monkeypatch.setenv("IMPLICIT_NTK_MEMORY", str(nbytes))
-        J.blocks(argument)
-        monkeypatch.setenv("IMPLICIT_NTK_MEMORY", str(nbytes - 1))
-        for product in (J.gram, J.blocks):
-            with pytest.raises(MemoryError, match="^the kernel needs .*; pass fewer samples"):
-                product(argument)

@@ -150,3 +150,18 @@ def test_memory_counts_the_outputs(key: jax.Array, X: np.ndarray, monkeypatch: p
         for entry in entries[passing:]:
             with pytest.raises(MemoryError, match="^the kernel needs .*; pass fewer samples"):
                 entry(net, X)
+
+
+def test_memory_of_a_gram(
+    key: jax.Array, X: np.ndarray, X2: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two blocks of (4, 3, 4, 3) or of (4, 3, 2, 3) in float32, and twice that for what they are made of."""
+    net = network(key, trained=("A", "b"))
+    J, other = ink.jacobian(net, X), ink.jacobian(net, X2)
+    for argument, nbytes in ((None, 3 * 2 * 16 * 9 * 4), (other, 3 * 2 * 8 * 9 * 4)):
+        monkeypatch.setenv("IMPLICIT_NTK_MEMORY", str(nbytes))
+        J.blocks(argument)
+        monkeypatch.setenv("IMPLICIT_NTK_MEMORY", str(nbytes - 1))
+        for product in (J.gram, J.blocks):
+            with pytest.raises(MemoryError, match="^the kernel needs .*; pass fewer samples"):
+                product(argument)

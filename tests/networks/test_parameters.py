@@ -182,7 +182,7 @@ MISFITS = [
 
 
 def by_hand(cls: Any, make: Any = np.ones, **shapes: tuple) -> Any:
-    static = dict(image_shape=(4, 4, 1), groups=1) if cls is ink.ConvImplicit else {}
+    static: dict[str, Any] = dict(image_shape=(4, 4, 1), groups=1) if cls is ink.ConvImplicit else {}
     return cls(
         **{name: make(shape, np.float32) for name, shape in {**LEAVES[cls], **shapes}.items()}, **static
     )
