@@ -22,6 +22,7 @@ from _timing import describe, device, interleaved
 from kernel_vs_gemm import problem as network_and_inputs
 
 import implicit_ntk as ink
+from implicit_ntk.equilibrium import Iterated
 
 SCALES = (0.4, 0.9, 1.2)
 LOOSER = (30.0, 10.0, 5.0, 3.0, 2.0, 1.4, 1.0, 0.7, 0.5, 0.3, 0.2, 0.1)
@@ -37,24 +38,19 @@ OURS = {
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """GG22's network at one scale, with the equilibria and the gradient in float64."""
+    """GG22's network at one scale, with data: unit inputs, random signs as targets."""
 
     net: ink.ReluImplicit
     X: jax.Array
     y: jax.Array
     phi: jax.Array
-    gradient: np.ndarray
 
     @classmethod
     def at(cls, gamma0: float, n: int, m: int) -> "Problem":
-        """Unit inputs, random signs as targets."""
+        """Drawn from fixed keys."""
         net, X = network_and_inputs(n, m)
         net = dataclasses.replace(net, gamma=jnp.asarray(gamma0 / m**0.5, X.dtype))
-        y = jnp.sign(jax.random.normal(jax.random.key(2), (n,)))
-        with jax.enable_x64(True):
-            exact = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), (net, X, y))
-            gradient = np.asarray(ours(ink.Method.of(ink.Chord()))(*exact)[1])
-        return cls(net, X, y, net.inject(X), gradient)
+        return cls(net, X, jnp.sign(jax.random.normal(jax.random.key(2), (n,))), net.inject(X))
 
     def residual(self, Z: jax.Array) -> float:
         """`||f(Z) - Z|| / ||f(Z)||` of the batch, in float64."""
@@ -62,10 +58,27 @@ class Problem:
         image = np.maximum(float(self.net.gamma) * Z @ A + phi, 0)
         return float(np.linalg.norm(image - Z) / np.linalg.norm(image))
 
-    def gradient_error(self, gradient: jax.Array) -> float:
-        """Relative to the one in float64."""
-        difference = np.asarray(gradient, float) - self.gradient
-        return float(np.linalg.norm(difference) / np.linalg.norm(self.gradient))
+    def gradient_error(self, Z: jax.Array, gradient: jax.Array) -> float:
+        """Relative to the gradient at these very states, in float64: what the adjoint solve is to blame for.
+
+        A unit that switches within the tolerance of the states moves the gradient by much more.
+        """
+        with jax.enable_x64(True):
+            exact = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), (self.net, self.phi, self.y, Z))
+            exact = np.asarray(exact_gradient(*exact))
+        return float(np.linalg.norm(np.asarray(gradient, float) - exact) / np.linalg.norm(exact))
+
+
+@jax.jit
+def exact_gradient(net: ink.ReluImplicit, phi: jax.Array, y: jax.Array, Z: jax.Array) -> jax.Array:
+    """`gamma Z^T (D o P)` with the adjoint states `P` solved for to the end."""
+    with jax.default_matmul_precision("highest"):
+        at, read = net.affine(phi).linearized(Z).transpose(), net.b / jnp.sqrt(net.width)
+        rhs = (Z @ read - y)[:, None] * read[None, :]
+        P = Iterated(solver=ink.Chord()).solve(
+            lambda P: net.gamma * (at.slopes * P) @ net.A.T, rhs, 1, None, at
+        )
+        return net.gamma * Z.T @ (at.slopes * P.z)
 
 
 def ours(method: ink.Method) -> Callable:
@@ -99,7 +112,7 @@ def our_entry(name: str, solver: object, at: Problem) -> Entry:
     eq = ink.solve(at.net, at.X, method)
     J = ink.jacobian(at.net, at.X, method).linearization
     steps = f"{int(eq.steps.max())} + {int(J.adjoint.steps.max())}"
-    error = at.gradient_error(run(at.net, at.X, at.y)[1])
+    error = at.gradient_error(eq.z, run(at.net, at.X, at.y)[1])
     return Entry(name, lambda: run(at.net, at.X, at.y), at.residual(eq.z), error, steps)
 
 
@@ -115,9 +128,10 @@ def peer_entry(name: str, make: Callable, whole_batch: bool, at: Problem, best: 
             except Exception as failure:  # whatever a peer raises is its answer
                 print(f"    {name}: {str(failure).splitlines()[0][:90]}")
                 return None
-            residual, error = at.residual(Z), at.gradient_error(gradient)
+            residual = at.residual(Z)
             if not residual <= 1.1 * best.residual:
                 break
+            error = at.gradient_error(Z, gradient)
             if error <= 1.2 * best.gradient_error:
                 return Entry(name, partial(run, *arrays), residual, error, "")
     return None
@@ -127,7 +141,14 @@ def compare_with_peers(gamma0: float, n: int, m: int, repeats: int) -> None:
     """All entries in turn; ratios are to the fastest of the peers, or to our Picard without them."""
     at = Problem.at(gamma0, n, m)
     entries = [our_entry(name, solver, at) for name, solver in OURS.items()]
-    reference = max(entries, key=lambda entry: entry.residual)
+    # Each of ours is as good as the tolerance asks; the least good is what a peer has to reach.
+    reference = Entry(
+        "",
+        entries[0].run,
+        max(entry.residual for entry in entries),
+        max(entry.gradient_error for entry in entries),
+        "",
+    )
     for name, (make, whole_batch) in _peers.available().items():
         found = peer_entry(name, make, whole_batch, at, reference)
         if found is None:
