@@ -94,7 +94,7 @@ class Iteration(eqx.Module):
     def step(self, loop: Loop) -> Loop:
         """Evaluate `f` once and move the problems that are still running."""
         fz, measure, solver = self.solver.evaluate(
-            self.f, loop.z, loop.solver, lambda fz: self._measure(loop, fz)
+            self.f, loop.z, loop.solver, lambda fz, off=0.0: self._measure(loop, fz, off)
         )
         new = self._books(loop, measure)
         running = new.status == RUNNING
@@ -130,11 +130,11 @@ class Iteration(eqx.Module):
             lambda: largest,
         )
 
-    def _measure(self, loop: Loop, fz: PyTree[Array]) -> Measure:
-        """The stopping test of this iteration."""
+    def _measure(self, loop: Loop, fz: PyTree[Array], off: Array | float) -> Measure:
+        """The stopping test of this iteration; `fz` may be off by so much, which the residual allows for."""
         z, fz = lax.stop_gradient((loop.z, fz))
         ndim, unit = self.f.batch_ndim, loop.unit
-        residual = unit * norms(multiply(1 / unit, subtract(fz, z)), ndim)
+        residual = unit * norms(multiply(1 / unit, subtract(fz, z)), ndim) + off
         scale = unit * norms(multiply(1 / unit, fz), ndim) if self.scale is None else self.scale
         return Measure(residual, scale, residual <= self.tolerance.threshold(scale))
 

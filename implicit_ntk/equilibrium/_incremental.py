@@ -12,12 +12,15 @@ import equinox as eqx
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from implicit_ntk.equilibrium._affine import AffineMap
 from implicit_ntk.equilibrium._batch import magnitudes, norms, select
 from implicit_ntk.equilibrium._solver import AbstractSolver, Map, Measure, Measuring, check_tolerances
 from implicit_ntk.equilibrium._stopping import STALL_CEILING
+
+PERIOD = 8
+"""Every so many evaluations all products are formed anew: the same for all, and so of no consequence."""
 
 TRUST = 4.0
 """A residual is believed while it is this many times the error that the increments may have left in it."""
@@ -26,13 +29,17 @@ FIRST_DOUBT = 1e-2
 """The relative error of increments that is assumed until one has been measured."""
 
 
+SAMPLE = 32
+"""Of wide states so many units, or one in so many, tell the length of a step."""
+
+
 class Progress(eqx.Module):
     """What is known at an iterate: all but `extra` hold one row, or one number, a problem.
 
     `product` is `scale z weight` up to the errors of the increments; `moved` the root of the sum of
     squares of the residuals, to which the steps are in proportion, since it was last formed (infinite
     before); `doubt` the error of an increment relative to that, as last measured; `residual` the last,
-    and `gain` the length of the step taken from it over it; `extra` is the solver's own.
+    `gain` the length of the step taken from it over it, `count` the evaluations; `extra` is the solver's own.
     """
 
     product: Float[Array, "... m"]
@@ -40,6 +47,7 @@ class Progress(eqx.Module):
     doubt: Float[Array, "..."]
     residual: Float[Array, "..."]
     gain: Float[Array, "..."]
+    count: Int[Array, ""]
     extra: PyTree[Array]
 
 
@@ -62,43 +70,45 @@ class AbstractIncremental(AbstractSolver):
         """Nothing is known of the product yet."""
         size = norms(z, f.batch_ndim)
         never, doubt = jnp.full_like(size, jnp.inf), jnp.full_like(size, FIRST_DOUBT)
-        return Progress(jnp.zeros_like(z), never, doubt, never, never, self.begin(_affine(f), z))
+        extra = self.begin(_affine(f), z)
+        return Progress(jnp.zeros_like(z), never, doubt, never, never, jnp.int32(0), extra)
 
     def evaluate(
         self, f: Map, z: Float[Array, "... m"], state: Progress, measure: Measuring
     ) -> tuple[Float[Array, "... m"], Measure, Progress]:
-        """`f(z)` from the product so far; formed anew where that is in doubt, or about to be accepted.
+        """`f(z)` from the product so far, and a residual that allows for what is in doubt.
 
-        One problem in doubt costs the batch a product, and yet no other problem gets to see it: what
-        becomes of a problem depends on itself alone.
+        The product is formed anew for all at the second and at every `PERIOD`-th evaluation, and for a
+        problem in doubt in between. That costs the batch a product, which no other problem gets to see:
+        what becomes of a problem depends on itself alone.
         """
         affine = _affine(f)
-        found = measure(affine.apply(state.product))
-        doubtful = found.residual < TRUST * state.doubt * state.moved
-        anew = doubtful | (found.solved & (state.moved > 0))
+        off = state.doubt * state.moved
+        found = measure(affine.apply(state.product), off)
+        anew = (state.count % PERIOD == 0) | (state.count == 1) | (found.residual < (1 + TRUST) * off)
 
-        def formed_anew() -> tuple:
+        def formed_anew(known: tuple) -> tuple:
             product = affine.product(z)
             doubt = _measured_doubt(state, product, f.batch_ndim)
-            known = (product, jnp.zeros_like(state.moved), doubt)
-            product, *rest = select(anew, known, (state.product, state.moved, state.doubt))
-            return product, *rest, measure(affine.apply(product))
+            exact = (product, jnp.zeros_like(state.moved), doubt)
+            product, moved, doubt = select(anew, exact, known[:3])
+            return product, moved, doubt, measure(affine.apply(product), doubt * moved), jnp.asarray(False)
 
-        product, moved, doubt, found = lax.cond(
-            jnp.any(anew), formed_anew, lambda: (state.product, state.moved, state.doubt, found)
-        )
-        state = Progress(
-            product, jnp.hypot(moved, found.residual), doubt, found.residual, state.gain, state.extra
-        )
-        return affine.apply(product), found, state
+        # Not a `cond`, which would copy the product even where it stays as it is.
+        known = (state.product, state.moved, state.doubt, found, jnp.any(anew))
+        product, moved, doubt, found, _ = lax.while_loop(lambda known: known[-1], formed_anew, known)
+        moved = jnp.hypot(moved, found.residual)
+        known = Progress(product, moved, doubt, found.residual, state.gain, state.count + 1, state.extra)
+        return affine.apply(product), found, known
 
     def step(
         self, f: Map, z: Float[Array, "... m"], fz: Float[Array, "... m"], state: Progress
     ) -> tuple[Float[Array, "... m"], Progress]:
         """The step, with the product brought up to date."""
         step, added, extra = self.increment(_affine(f), z, fz, state)
-        gain = norms(step, f.batch_ndim) / state.residual
-        product = state.product + added
+        sample = step[..., : max(SAMPLE, step.shape[-1] // SAMPLE)]
+        length = norms(sample, f.batch_ndim) * (step.shape[-1] / sample.shape[-1]) ** 0.5
+        product, gain = state.product + added, length / state.residual
         return z + step, dataclasses.replace(state, product=product, gain=gain, extra=extra)
 
     def freeze(self, running: Bool[Array, "..."], new: Progress, old: Progress) -> Progress:
@@ -107,7 +117,7 @@ class AbstractIncremental(AbstractSolver):
         moved = jnp.where(running, new.moved, jnp.zeros_like(new.moved))
         gain = jnp.where(running, new.gain, old.gain)
         extra = self.freeze_extra(running, new.extra, old.extra)
-        return Progress(product, moved, new.doubt, new.residual, gain, extra)
+        return Progress(product, moved, new.doubt, new.residual, gain, new.count, extra)
 
     def freeze_extra(self, running: Bool[Array, "..."], new: PyTree, old: PyTree) -> PyTree:
         """The same for the solver's own part, where that is a row a problem."""
@@ -224,12 +234,16 @@ def low_product(x: Float[Array, "... m"], weight: Float[Array, "m k"]) -> Float[
 
 
 def _measured_doubt(state: Progress, product: Float[Array, "... m"], batch_ndim: int) -> Float[Array, "..."]:
-    """How far the increments were off, relative to what they were; no less where it is only rounding."""
+    """How far the increments were off, relative to what they were.
+
+    An error within rounding shows only that it is no larger.
+    """
     rounding = STALL_CEILING * float(jnp.finfo(product.dtype).eps) * norms(product, batch_ndim)
     off = norms(product - state.product, batch_ndim)
-    measured = jnp.isfinite(state.moved) & (state.moved > 0) & (off > rounding)
-    doubt = jnp.minimum(off / jnp.where(measured, state.moved, 1), 1)
-    return jnp.where(measured, doubt, state.doubt)
+    moved = jnp.isfinite(state.moved) & (state.moved > 0)
+    share = jnp.minimum(jnp.maximum(off, rounding) / jnp.where(moved, state.moved, 1), 1)
+    share = jnp.where(off > rounding, share, jnp.minimum(share, state.doubt))
+    return jnp.where(moved, share, state.doubt)
 
 
 def _affine(f: Map) -> AffineMap:

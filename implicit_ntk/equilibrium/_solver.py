@@ -29,8 +29,8 @@ class Measure(NamedTuple):
     solved: Bool[Array, "..."]
 
 
-Measuring = Callable[[PyTree[Array]], Measure]
-"""From `f(z)` to the measure of `z`."""
+Measuring = Callable[..., Measure]
+"""From `f(z)`, and how far its norm may be off (nothing if not said), to the measure of `z`."""
 
 
 class Map(eqx.Module):
