@@ -137,7 +137,7 @@ def peer_entry(name: str, make: Callable, whole_batch: bool, at: Problem, best: 
     return None
 
 
-def compare_with_peers(gamma0: float, n: int, m: int, repeats: int) -> None:
+def compare_with_peers(gamma0: float, n: int, m: int, repeats: int, beside: str) -> None:
     """All entries in turn; ratios are to the fastest of the peers, or to our Picard without them."""
     at = Problem.at(gamma0, n, m)
     entries = [our_entry(name, solver, at) for name, solver in OURS.items()]
@@ -149,7 +149,8 @@ def compare_with_peers(gamma0: float, n: int, m: int, repeats: int) -> None:
         max(entry.gradient_error for entry in entries),
         "",
     )
-    for name, (make, whole_batch) in _peers.available().items():
+    peers = {name: peer for name, peer in _peers.available().items() if beside in name}
+    for name, (make, whole_batch) in peers.items():
         found = peer_entry(name, make, whole_batch, at, reference)
         if found is None:
             print(f"    {name}: does not reach residual {reference.residual:.0e} and our gradient error")
@@ -176,6 +177,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", default=sections, choices=sections)
     parser.add_argument("--scales", nargs="+", type=float, default=SCALES, help="gamma0 ...")
+    parser.add_argument("--beside", default="", help="only the peers with this in their name")
     parser.add_argument("--n", type=int, default=500)
     parser.add_argument("--m", type=int, default=1000)
     parser.add_argument("--repeats", type=int, default=15)
@@ -183,7 +185,7 @@ def main() -> None:
     print(f"solvers on {device()}; beside {', '.join(_peers.available()) or 'nobody (make bench-peers)'}")
     if "peers" in options.only:
         for gamma0 in options.scales:
-            compare_with_peers(gamma0, options.n, options.m, options.repeats)
+            compare_with_peers(gamma0, options.n, options.m, options.repeats, options.beside)
     if "edge" in options.only:
         report_beyond_the_edge(options.n // 10, options.m)
     if "monotone" in options.only:

@@ -10,7 +10,15 @@ FOLDER = Path(__file__).parent.parent / "benchmarks"
 SMALL = {
     "kernel_vs_gemm.py": (["--sizes", "20,30", "--repeats", "2"], "kernel / "),
     "solvers.py": (
-        ["--only", "peers", "edge", "monotone", *("--n", "20", "--m", "30"), *("--repeats", "2")],
+        [
+            "--only",
+            "peers",
+            "edge",
+            "monotone",
+            *("--n", "20", "--m", "30"),
+            *("--repeats", "2"),
+            "--scales=.4",
+        ],
         "PeacemanRachford",
     ),
     "step_vs_plain.py": (["--n", "20", "--m", "30", "--repeats", "2"], "tied tolerance / cold"),

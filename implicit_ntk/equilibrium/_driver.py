@@ -158,7 +158,8 @@ class Iteration(eqx.Module):
         last = loop.count + 1 >= self.solver.max_steps
         status = jnp.where(last, jnp.int32(Status.MAX_STEPS), jnp.int32(RUNNING))
         flat = ((rate >= 1) & ~improved) | (since_least >= STALL_PATIENCE)
-        blown_up = False if self.scale is None else residual > BLOW_UP * jnp.maximum(scale, loop.least)
+        bound = min(BLOW_UP, float(jnp.finfo(residual.dtype).max) ** 0.5)
+        blown_up = False if self.scale is None else residual > bound * jnp.maximum(scale, loop.least)
         status = jnp.where((last & flat) | blown_up, jnp.int32(Status.DIVERGED), status)
         status = jnp.where(stalled, jnp.int32(Status.STALLED), status)
         status = jnp.where(solved, jnp.int32(Status.CONVERGED), status)
