@@ -98,8 +98,8 @@ class AbstractIncremental(AbstractSolver):
         known = (state.product, state.moved, state.doubt, found, jnp.any(anew))
         product, moved, doubt, found, _ = lax.while_loop(lambda known: known[-1], formed_anew, known)
         moved = jnp.hypot(moved, found.residual)
-        known = Progress(product, moved, doubt, found.residual, state.gain, state.count + 1, state.extra)
-        return affine.apply(product), found, known
+        state = Progress(product, moved, doubt, found.residual, state.gain, state.count + 1, state.extra)
+        return affine.apply(product), found, state
 
     def step(
         self, f: Map, z: Float[Array, "... m"], fz: Float[Array, "... m"], state: Progress
@@ -134,8 +134,9 @@ class MixedPicard(AbstractIncremental):
     """Picard whose products are updated by increments of low precision, to the same final residual.
 
     float32 states are moved by bfloat16 products that accumulate in float32, float64 states by float32
-    products; every few steps, and before a solution is accepted, a product is formed in full. Pays
-    where the device is faster at the former: `implicit-ntk doctor` measures it.
+    products; every few steps a product is formed in full, and what the increments may have left in a
+    residual in between is added to it. Pays where the device is faster at the former:
+    `implicit-ntk doctor` measures it.
 
     Needs a cell of the form `sigma(z W + offset)`.
     """
@@ -164,8 +165,8 @@ class AbstractPreconditioned(AbstractIncremental):
 
     One product with the inverse an iteration, and none with the weights. `inverse` is formed by
     `prepare`, once for a solve and its adjoint; or once for a whole trajectory, by whoever passes a
-    solver that has been prepared: then it lags behind the weights, which costs products formed anew. No
-    solution is accepted but on one; the residual reported of a failure may be off by what is in doubt.
+    solver that has been prepared: then it lags behind the weights, which costs products formed anew. A
+    residual allows for what the increments may be off by, as measured on the last product in full.
     """
 
     inverse: eqx.AbstractVar[Float[Array, "m m"] | None]
