@@ -4,10 +4,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from implicit_ntk._hosts import is_spread
 from implicit_ntk._tracing import is_traced
 
 AnyArray = Array | np.ndarray
@@ -72,9 +74,17 @@ def check_floating(value: AnyArray, name: str) -> Float[Array, "..."]:
         raise TypeError(
             f"{name} must be floating point, got {jnp.result_type(value)}; convert it with .astype(float)"
         )
-    if not is_traced(value) and not np.isfinite(np.asarray(value)).all():
+    if not is_traced(value) and not _all_finite(value):
         raise ValueError(f"{name} holds NaN or infinite values; remove or replace them")
     return jnp.asarray(value)
+
+
+def _all_finite(value: AnyArray | float | int) -> bool:
+    """Looked at where the values are: of an array that is spread no host need hold them all."""
+    if is_spread(value):
+        with jax.ensure_compile_time_eval():  # a function that is being traced may have captured it
+            return bool(jnp.isfinite(value).all())
+    return bool(np.isfinite(np.asarray(value)).all())
 
 
 def check_array(value: object, name: str) -> None:

@@ -6,11 +6,14 @@ import jax
 
 
 def memory_limit() -> int:
-    """Bytes that one computation may use: half of what the device has, or `IMPLICIT_NTK_MEMORY` bytes."""
+    """Bytes that one computation may use on one device: half of what it has, or `IMPLICIT_NTK_MEMORY` bytes.
+
+    For arrays that are spread over devices a caller counts what one of them holds: `held_rows`.
+    """
     asked = os.environ.get("IMPLICIT_NTK_MEMORY")
     if asked is not None:
         return int(asked)
-    stats = jax.devices()[0].memory_stats() or {}
+    stats = jax.local_devices()[0].memory_stats() or {}
     total = stats.get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return total // 2
 

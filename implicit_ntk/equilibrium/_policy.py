@@ -11,8 +11,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, PyTree
+from jax.sharding import AxisType, PartitionSpec
+from jaxtyping import Array, Bool, Int, PyTree
 
+from implicit_ntk._hosts import on_host
 from implicit_ntk._tracing import is_traced
 from implicit_ntk.equilibrium._batch import multiply
 from implicit_ntk.equilibrium._driver import Equilibrium
@@ -44,11 +46,11 @@ def guard_adjoint(eq: Equilibrium, policy: Policy) -> Equilibrium:
 
 def raise_if_failed(eq: Equilibrium, what: str = FORWARD) -> None:
     """On the host: raise `ConvergenceError`, counting the failures and naming the worst."""
-    status = np.asarray(eq.status)
+    status = on_host(eq.status)
     failed = np.atleast_1d(status > Status.STALLED)
     if not failed.any():
         return
-    residual, steps = np.atleast_1d(np.asarray(eq.residual)), np.atleast_1d(np.asarray(eq.steps))
+    residual, steps = np.atleast_1d(on_host(eq.residual)), np.atleast_1d(on_host(eq.steps))
     worst = np.unravel_index(np.argmax(np.where(failed, np.atleast_1d(status), -1)), failed.shape)
     where = f"problem {', '.join(map(str, worst))}" if status.ndim else "it"
     raise ConvergenceError(
@@ -95,4 +97,13 @@ def _guard(eq: Equilibrium, policy: Policy, what: str) -> Equilibrium:
 
 def _raise_where_failed(status: Int[Array, "..."], what: str) -> Int[Array, "..."]:
     failed = jnp.any(~succeeded(status))
-    return eqx.branched_error_if(status, failed, failure_index(status), failure_messages(what))
+    if set(jax.sharding.get_abstract_mesh().axis_types) != {AxisType.Auto}:
+        return eqx.branched_error_if(status, failed, failure_index(status), failure_messages(what))
+
+    def raised(failed: Bool[Array, ""], index: Int[Array, ""]) -> Int[Array, ""]:
+        return eqx.branched_error_if(jnp.zeros_like(index), failed, index, failure_messages(what))
+
+    # A mesh is set (`jax.set_mesh`): all its devices raise. Of itself XLA calls the host from one device,
+    # and the others would wait for that one forever.
+    everywhere = jax.shard_map(raised, in_specs=PartitionSpec(), out_specs=PartitionSpec(), check_vma=False)
+    return status + everywhere(failed, failure_index(status))
