@@ -21,3 +21,15 @@ from implicit_ntk.jacobian._operator import (
     require_gram as require_gram,
 )
 from implicit_ntk.jacobian._outer import OuterProductJacobian as OuterProductJacobian
+from implicit_ntk.jacobian._tiles import (
+    held_bytes as held_bytes,
+    jacobian_tiles as jacobian_tiles,
+    prepared as prepared,
+    require_concrete as require_concrete,
+    row_tiles as row_tiles,
+    rows_within as rows_within,
+    slim as slim,
+    solve_bytes as solve_bytes,
+    solved as solved,
+    tile_rows as tile_rows,
+)

@@ -260,7 +260,7 @@ def test_door(entry: Any, arguments: dict, error: type, message: str, unchecked:
 
 
 def test_past_the_memory_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("IMPLICIT_NTK_MEMORY", "100")
+    monkeypatch.setenv("IMPLICIT_NTK_MEMORY", "10")
     net = network(jax.random.key(0))
     with pytest.raises(MemoryError, match="^the kernel needs .* GiB, past .*; pass fewer samples"):
         ink.ntk(net, GOOD)
