@@ -1,6 +1,7 @@
 """The spectrum of a kernel, and whether its smallest eigenvalue is a number or noise."""
 
 import math
+from collections.abc import Mapping
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, DTypeLike, Float
 
 from implicit_ntk._checks import AnyArray, check_array, check_floating
+from implicit_ntk._hosts import on_host
 from implicit_ntk._memory import require_memory
 from implicit_ntk._tracing import is_traced
 from implicit_ntk.equilibrium import default_rtol
@@ -48,6 +50,28 @@ class Spectrum(eqx.Module):
         """How many eigenvalues are above the resolution."""
         return jnp.sum(self.eigenvalues > self.resolution)
 
+    @property
+    def effective_rank(self) -> Float[Array, ""]:
+        """`exp(-sum_i p_i log p_i)`, `p_i = lam_i / tr H` (Roy and Vetterli, EUSIPCO 2007): 1 to n."""
+        p = self._shares
+        return jnp.exp(-jnp.sum(p * jnp.log(jnp.where(p > 0, p, 1))))
+
+    @property
+    def stable_rank(self) -> Float[Array, ""]:
+        """`tr H / lambda_max`: 1 to n."""
+        return 1 / self._shares[-1]
+
+    @property
+    def participation_ratio(self) -> Float[Array, ""]:
+        """`(tr H)^2 / ||H||_F^2`: 1 to n."""
+        return 1 / jnp.sum(self._shares**2)
+
+    @property
+    def _shares(self) -> Float[Array, " n"]:
+        """Each eigenvalue over the trace; those that rounding made negative are zero."""
+        positive = jnp.maximum(self.eigenvalues, 0)
+        return positive / jnp.sum(positive)
+
 
 def spectrum(H: Float[AnyArray, "..."], relative_residual: float | int | None = None) -> Spectrum:
     """Eigenvalues of a kernel, `lambda_min`, `lambda_max`, condition number, resolved or not.
@@ -59,11 +83,32 @@ def spectrum(H: Float[AnyArray, "..."], relative_residual: float | int | None = 
     **Raises:** `ValueError` where `H` is not square, not symmetric or not finite, or `relative_residual` is
     negative; `MemoryError` past the limit.
     """
-    H = check_kernel(H)
-    if relative_residual is not None and not relative_residual >= 0:
-        raise ValueError(f"relative_residual must be >= 0, got {relative_residual}; 0 is an exact kernel")
+    return _spectrum(H, relative_residual, "H")
+
+
+def block_spectra(
+    blocks: Mapping[str, Float[AnyArray, "..."]], relative_residual: float | int | None = None
+) -> dict[str, Spectrum]:
+    """The spectrum of the kernel of each trained leaf, `{"A": ..., "W": ...}`.
+
+    **Arguments:** `blocks`, from `ntk_blocks(net, X)`; `relative_residual` as in `spectrum`.
+
+    **Raises:** as `spectrum`, naming the block.
+    """
+    return {name: _spectrum(H, relative_residual, f"blocks[{name!r}]") for name, H in blocks.items()}
+
+
+def _spectrum(H: Float[AnyArray, "..."], relative_residual: float | int | None, name: str) -> Spectrum:
+    H = check_kernel(H, name)
+    check_relative_residual(relative_residual)
     eigenvalues = jnp.linalg.eigvalsh(H)
     return Spectrum(eigenvalues, resolution_of(eigenvalues, relative_residual))
+
+
+def check_relative_residual(value: float | int | None) -> None:
+    """Raise `ValueError` unless it is None or not negative."""
+    if value is not None and not value >= 0:
+        raise ValueError(f"relative_residual must be >= 0, got {value}; 0 is an exact kernel")
 
 
 def resolution_of(
@@ -89,7 +134,7 @@ def check_kernel(H: Float[AnyArray, "..."], name: str = "H") -> Float[Array, "N 
     require_decomposition(rows, H.dtype)
     H = check_floating(H, name).reshape(rows, rows)
     if not is_traced(H):
-        _check_symmetric(np.asarray(H), name)
+        _check_symmetric(on_host(H), name)
     return H
 
 

@@ -131,6 +131,34 @@ def test_solver_tolerance_bounds_the_kernel(x64: None, rng: np.random.Generator,
         assert shift <= error * (1 + 1e-9)
 
 
+@pytest.mark.parametrize(
+    ("eigenvalues", "effective", "stable", "participation"),
+    [
+        ([3.0] * N, N, N, N),
+        ([0.0] * (N - 1) + [2.0], 1, 1, 1),
+        ([-1e-12, 0, 0, 0, 0, 1.0, 1.0], 2, 2, 2),
+        # p = 1/2, 1/4, 1/4: entropy 1.5 log 2
+        ([0, 0, 0, 0, 1.0, 1.0, 2.0], 2**1.5, 2, 8 / 3),
+    ],
+)
+def test_ranks(x64: None, eigenvalues: list, effective: float, stable: float, participation: float) -> None:
+    s = ink.spectrum(np.diag(eigenvalues))
+    assert_allclose(s.effective_rank, effective, rtol=1e-10)
+    assert_allclose(s.stable_rank, stable, rtol=1e-10)
+    assert_allclose(s.participation_ratio, participation, rtol=1e-10)
+
+
+def test_of_each_block(x64: None, rng: np.random.Generator) -> None:
+    blocks = {name: J @ J.T for name, J in zip("AW", rng.normal(size=(2, N, 2 * N)), strict=True)}
+    found = ink.block_spectra(blocks, 1e-3)
+    assert list(found) == ["A", "W"]
+    for name, H in blocks.items():
+        assert_allclose(found[name].eigenvalues, np.linalg.eigvalsh(H))
+        assert_allclose(found[name].resolution, 4e-3 * found[name].lambda_max)
+    with pytest.raises(ValueError, match=r"blocks\['W'\] must be symmetric"):
+        ink.block_spectra({**blocks, "W": np.triu(np.ones((N, N)))})
+
+
 def test_zero_and_negative_kernels(x64: None) -> None:
     for H in (jnp.zeros((3, 3)), -jnp.eye(3)):
         s = ink.spectrum(H)
