@@ -6,13 +6,17 @@ from typing import Annotated
 import tyro
 
 from implicit_ntk.cli._doctor import Doctor
+from implicit_ntk.cli._kernel import Kernel
 from implicit_ntk.cli._residuals import Residuals
 from implicit_ntk.cli._run import Run
+from implicit_ntk.cli._widths import Widths
 from implicit_ntk.equilibrium import ConvergenceError
 
 Command = (
     Annotated[Run, tyro.conf.subcommand("run")]
+    | Annotated[Kernel, tyro.conf.subcommand("kernel")]
     | Annotated[Residuals, tyro.conf.subcommand("residuals")]
+    | Annotated[Widths, tyro.conf.subcommand("widths")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )
 EXPECTED = (ValueError, TypeError, FileNotFoundError, FileExistsError, MemoryError, ConvergenceError)
@@ -30,10 +34,11 @@ def main(args: list[str] | None = None) -> int:
         return 130
 
 
-def _parsed(args: list[str] | None) -> Run | Residuals | Doctor:
+def _parsed(args: list[str] | None) -> Run | Kernel | Residuals | Widths | Doctor:
     return tyro.cli(
         Command,
         args=args,
         prog="implicit-ntk",
+        config=(tyro.conf.DisallowNone, tyro.conf.OmitArgPrefixes),
         description="Over-parameterised implicit networks through their neural tangent kernel.",
     )

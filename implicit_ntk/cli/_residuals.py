@@ -1,7 +1,6 @@
 """`implicit-ntk residuals`: how the convolutional network's equilibrium is approached."""
 
 import dataclasses
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -11,13 +10,8 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from implicit_ntk.experiments import (
-    ResidualsConfig,
-    ResidualsResult,
-    check_free,
-    run_residuals,
-    store_residuals,
-)
+from implicit_ntk.cli._destination import Destination
+from implicit_ntk.experiments import ResidualsConfig, ResidualsResult, run_residuals, store_residuals
 
 TOLERANCE = 1e-4
 
@@ -29,23 +23,16 @@ class Residuals:
     config: Annotated[ResidualsConfig, tyro.conf.arg(name="")] = dataclasses.field(
         default_factory=ResidualsConfig
     )
-    name: str | None = None
-    """Name of the run's directory (default: residuals, data set and time)."""
-    out: Path = Path("runs")
-    """Directory in which the run's directory is made."""
-    overwrite: bool = False
-    """Replace a run of the same name."""
+    destination: Destination = dataclasses.field(default_factory=Destination)
 
     def execute(self) -> int:
         """Run, write, print the table."""
         jax.config.update("jax_enable_x64", self.config.precision == "float64")
-        moment = f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
-        folder = self.out / (self.name or f"residuals-{self.config.dataset}-{moment}")
-        check_free(folder, self.overwrite)
+        folder = self.destination.folder(f"residuals-{self.config.dataset}")
         console = Console()
         with console.status("solving"):
             result = run_residuals(self.config)
-            store_residuals(result, folder, _draw, self.overwrite)
+            store_residuals(result, folder, _draw, self.destination.overwrite)
         console.print(_table(result))
         console.print(f"Figure: {folder / 'figures' / 'residuals.png'}", highlight=False, soft_wrap=True)
         return 0

@@ -2,32 +2,17 @@
 
 import dataclasses
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import jax
 import tyro
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
-from implicit_ntk.experiments import (
-    TwinConfig,
-    TwinResult,
-    check_free,
-    findings,
-    run_twin,
-    store,
-    table,
-)
+from implicit_ntk.cli._destination import Destination
+from implicit_ntk.cli._progress import progress_bar
+from implicit_ntk.experiments import TwinConfig, TwinResult, findings, run_twin, store, table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,26 +20,20 @@ class Run:
     """Train the implicit layer of a network by gradient flow and set the run beside its linearised twin."""
 
     config: Annotated[TwinConfig, tyro.conf.arg(name="")] = dataclasses.field(default_factory=TwinConfig)
-    name: str | None = None
-    """Name of the run's directory (default: data set and time)."""
-    out: Path = Path("runs")
-    """Directory in which the run's directory is made."""
-    overwrite: bool = False
-    """Replace a run of the same name."""
+    destination: Destination = dataclasses.field(default_factory=Destination)
 
     def execute(self) -> int:
         """Run, write, print the table."""
         jax.config.update("jax_enable_x64", self.config.precision == "float64")
         console, began = Console(), time.perf_counter()
-        folder = self.out / (self.name or f"{self.config.dataset}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
-        check_free(folder, self.overwrite)
-        with _progress(console) as bar:
+        folder = self.destination.folder(self.config.dataset)
+        with progress_bar(console) as bar:
             task = bar.add_task("compiling", total=1.0)
             result = run_twin(
                 self.config, lambda done, what: bar.update(task, completed=done, description=what)
             )
             bar.update(task, completed=1.0, description="drawing")
-            store(result, folder, _draw, self.overwrite)
+            store(result, folder, _draw, self.destination.overwrite)
         console.print(_table(result))
         for sentence in findings(result):
             console.print(sentence.replace("**", ""), highlight=False, soft_wrap=True)
@@ -65,19 +44,6 @@ class Run:
             soft_wrap=True,
         )
         return 0
-
-
-def _progress(console: Console) -> Progress:
-    columns = (
-        TextColumn("{task.description:>26}"),
-        BarColumn(bar_width=30),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TextColumn("elapsed,"),
-        TimeRemainingColumn(elapsed_when_finished=False),
-        TextColumn("left"),
-    )
-    return Progress(*columns, console=console, speed_estimate_period=120)
 
 
 def _draw(result: TwinResult, folder: Path) -> None:

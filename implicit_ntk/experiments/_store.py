@@ -4,7 +4,8 @@ import csv
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,12 @@ def store(
     `draw(result, folder)` makes the figures. Raises `FileExistsError` where `folder` exists, unless
     `overwrite`.
     """
-
-    def write(partial: Path) -> None:
+    with run_folder(result.config, folder, overwrite) as partial:
         _write_metrics(partial / "metrics.csv", result)
         np.savez_compressed(partial / "arrays.npz", allow_pickle=False, **_arrays(result))
         (partial / "summary.md").write_text(summary_markdown(result), encoding="utf-8")
         draw(result, partial / "figures")
-
-    return _store(result.config, folder, write, overwrite)
+    return folder
 
 
 def store_residuals(
@@ -41,26 +40,31 @@ def store_residuals(
     overwrite: bool = False,
 ) -> Path:
     """Write `config.json`, `environment.json`, `residuals.csv` and `figures/`; as `store` otherwise."""
-
-    def write(partial: Path) -> None:
+    with run_folder(result.config, folder, overwrite) as partial:
         _write_residuals(partial / "residuals.csv", result)
         draw(result, partial / "figures")
+    return folder
 
-    return _store(result.config, folder, write, overwrite)
 
+@contextmanager
+def run_folder(config: Any, folder: Path, overwrite: bool = False) -> Iterator[Path]:
+    """A folder beside `folder` to write a run to, with what every run leaves; renamed when complete.
 
-def _store(config: Any, folder: Path, write: Callable[[Path], None], overwrite: bool) -> Path:
-    """What every run leaves, and what `write` adds: beside `folder`, and renamed when complete."""
+    Nothing is left of it where what is done in it fails or is stopped. Raises as `check_free`.
+    """
     check_free(folder, overwrite)
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    (partial / "figures").mkdir(parents=True)
-    _write_json(partial / "config.json", dataclasses.asdict(config))
-    _write_json(partial / "environment.json", environment())
-    write(partial)
-    if folder.exists():
-        shutil.rmtree(folder)
-    return partial.rename(folder)
+    try:
+        (partial / "figures").mkdir(parents=True)
+        _write_json(partial / "config.json", dataclasses.asdict(config))
+        _write_json(partial / "environment.json", environment())
+        yield partial
+        if folder.exists():
+            shutil.rmtree(folder)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def check_free(folder: Path, overwrite: bool) -> None:
@@ -70,7 +74,7 @@ def check_free(folder: Path, overwrite: bool) -> None:
 
 
 def _write_json(path: Path, content: dict) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
 
 
 def _write_metrics(path: Path, result: TwinResult) -> None:

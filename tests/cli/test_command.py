@@ -10,6 +10,8 @@ import pytest
 
 from implicit_ntk.cli import main
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 SMALL = ["--n-train", "12", "--n-test", "8", "--widths", "16", "24", "--seeds", "1"]
 SMALL += ["--horizon", "1", "--records", "4"]
 

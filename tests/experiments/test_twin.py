@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -23,9 +24,18 @@ from implicit_ntk.experiments import (
 SMALL = TwinConfig(n_train=16, n_test=10, widths=(40, 24), seeds=2, horizon=4.0, records=6)
 
 
-@pytest.fixture(scope="module")
-def result() -> TwinResult:
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
+@cache
+def small() -> TwinResult:
     return run_twin(SMALL)
+
+
+@pytest.fixture
+def result(quick_compilation: None) -> TwinResult:
+    """Of one run for all tests, compiled quickly."""
+    return small()
 
 
 def draw_nothing(result, folder):
