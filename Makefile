@@ -3,11 +3,13 @@
 
 VENV ?= .venv
 PYTHON ?=
+NT_PYTHON ?= python3.11
 WORKERS ?= 2
 ARGS ?=
 BENCH ?= $(sort $(wildcard benchmarks/[!_]*.py))
 
 PEERS := $(VENV)-peers
+NT := $(patsubst benchmarks/neural_tangents_%.txt,%,$(wildcard benchmarks/neural_tangents_*.txt))
 BIN := $(VENV)/bin
 RUN := $(VENV)/.stamp-run
 DEV := $(VENV)/.stamp-dev
@@ -16,7 +18,7 @@ INSTALL = scripts/make-venv "$(VENV)" "$(PYTHON)" && echo "Setting up $(VENV) (o
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-slow bench bench-peers lint format notebooks clean
+.PHONY: help demo test test-slow bench bench-peers bench-nt lint format notebooks clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | \
@@ -40,6 +42,12 @@ bench-peers: ## benchmarks/solvers.py beside other libraries, in an environment 
 	@$(PEERS)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e . -r benchmarks/peers.txt
 	@$(PEERS)/bin/python benchmarks/solvers.py $(ARGS)
 
+bench-nt: $(DEV) ## benchmarks/ntk_vs_neural_tangents.py, with the old versions of jax that it runs with
+	@for name in $(NT); do \
+	  scripts/make-venv ".venv-nt-$$name" "$(NT_PYTHON)" && ".venv-nt-$$name/bin/python" -m pip install -qq \
+	    --disable-pip-version-check -r "benchmarks/neural_tangents_$$name.txt" || exit 1; done
+	@$(BIN)/python benchmarks/ntk_vs_neural_tangents.py $(ARGS)
+
 lint: $(DEV) ## ruff and pyright, changing nothing
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet .
@@ -53,7 +61,7 @@ notebooks: $(DEV) ## run every notebook and keep its output in it
 	@$(BIN)/python scripts/run_notebooks.py $(sort $(wildcard notebooks/*.ipynb))
 
 clean: ## remove the virtual environment, build products and caches; runs/ stays
-	@rm -rf "$(VENV)" "$(PEERS)" build dist .pytest_cache .ruff_cache
+	@rm -rf "$(VENV)" "$(PEERS)" $(NT:%=.venv-nt-%) build dist .pytest_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(RUN): pyproject.toml constraints.txt

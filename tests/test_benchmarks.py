@@ -8,7 +8,20 @@ import pytest
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 SMALL = {
-    "kernel_vs_gemm.py": (["--sizes", "20,30", "--repeats", "2"], "kernel / "),
+    "devices.py": (["--sizes", "16,32", "--meshes", "2x2", "--repeats", "2"], "| 16, 32 | 2x2 |"),
+    "kernel_cost.py": (
+        [*("--widths", "8", "16", "24"), *("--samples", "8", "16", "24"), *("--n", "8", "--m", "8")],
+        "exponent in n, in all",
+    ),
+    "kernel_vs_gemm.py": (
+        ["--sizes", "20,30", "--repeats", "2", "--precision", "tensorfloat32", "--spot"],
+        "rows are off by",
+    ),
+    "matrix_free.py": (["--n", "40", "--width", "10", "--check", "30"], "lambda_min: relative error"),
+    "ntk_vs_neural_tangents.py": (
+        ["--ours-only", "--size", "20,30", "--large", "--repeats", "2"],
+        "ink.ntk, rtol = 3e-6",
+    ),
     "solvers.py": (
         [
             "--only",
@@ -30,7 +43,8 @@ def test_every_benchmark_is_tried_here():
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_benchmark_prints_its_answer(name):
+def test_benchmark_prints_its_answer(name, monkeypatch):
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # compilation is all that takes time here
     flags, answer = SMALL[name]
     done = subprocess.run([sys.executable, str(FOLDER / name), *flags], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
