@@ -62,6 +62,7 @@ def network(centred: bool = False, **options: Any) -> ink.AbstractNetwork:
     return ink.Centred(net) if centred else net
 
 
+@pytest.mark.usefixtures("quick_compilation")
 class TestPrecision:
     """Every product carries its precision: the highest, or what `Method(precision=...)` asks for."""
 
@@ -93,7 +94,7 @@ class TestPrecision:
             (None, lax.Precision.HIGHEST, False),
             (None, lax.Precision.HIGHEST, True),
             ("high", lax.Precision.HIGH, False),
-            ("default", lax.Precision.DEFAULT, False),
+            pytest.param("default", lax.Precision.DEFAULT, False, marks=pytest.mark.slow),
         ],
     )
     def test_every_product(
@@ -108,6 +109,7 @@ class TestPrecision:
                 assert eqn.params["precision"] == (want, want), f"{name}: {eqn}"
 
 
+@pytest.mark.usefixtures("quick_compilation")
 class TestCompilation:
     """The second call of a public entry neither traces nor compiles."""
 

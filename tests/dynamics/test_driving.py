@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose
 import implicit_ntk as ink
 from implicit_ntk.dynamics import assemble, pose, reported, segment, start
 
-pytestmark = pytest.mark.usefixtures("x64")
+pytestmark = pytest.mark.usefixtures("x64", "quick_compilation")
 
 UNITS = (0.0, 1.1, 3.0, 7.9)
 

@@ -96,6 +96,7 @@ def test_the_twin_of_the_flattened_kernel(rng: np.random.Generator) -> None:
     assert_allclose(lin(0.3), y.reshape(n, K) - (scipy.linalg.expm(-0.3 * H) @ (y - u0)).reshape(n, K))
 
 
+@pytest.mark.slow
 def test_wide_networks_follow_their_twin(problem: Callable, euler: Callable) -> None:
     """The k-output run of a wide network stays near `lin`, on the data and off them."""
     p = problem(seed=2, n=5, m=400, outputs=(2,))

@@ -130,6 +130,13 @@ REVERSE = [
 ]
 
 
+OUTSIDE_A_PROGRAM = {
+    *("value", "jvp", "grad", "linearize", "hessian", "third, reverse thrice", "checkpoint in scan"),
+    *("transpose of linearize", "kernel by vmap(jacrev)"),
+}
+"""Each kind of tracer at least once: for the others one program that holds them all is test enough."""
+
+
 def array_cell(sigma: Callable, z, theta):
     return sigma(z @ theta["A"] + theta["phi"])
 
@@ -269,7 +276,13 @@ def test_there_are_21_operations():
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize(
+    "operation",
+    [
+        name if name in OUTSIDE_A_PROGRAM else pytest.param(name, marks=pytest.mark.slow)
+        for name in OPERATIONS
+    ],
+)
 def test_plain(operation, theta, directions, tol_solve):
     compare("tanh", IMPLICIT, [operation], "plain", theta, directions, tol_solve)
 
