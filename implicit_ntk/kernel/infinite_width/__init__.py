@@ -11,6 +11,11 @@ from implicit_ntk.kernel.infinite_width._arc_cosine import (
     kappa0 as kappa0,
     kappa1 as kappa1,
 )
+from implicit_ntk.kernel.infinite_width._compare import Comparison as Comparison, compare as compare
+from implicit_ntk.kernel.infinite_width._finite_width import (
+    Bias as Bias,
+    FiniteWidth as FiniteWidth,
+)
 from implicit_ntk.kernel.infinite_width._initialisations import (
     diagonal as diagonal,
     half_normal as half_normal,

@@ -11,12 +11,15 @@ from jaxtyping import Array, Float, Key
 from implicit_ntk._checks import AnyArray, check_batch, check_positive
 from implicit_ntk._memory import require_memory
 from implicit_ntk.kernel.infinite_width._architecture import Architecture, architecture_of
+from implicit_ntk.kernel.infinite_width._finite_width import Bias, FiniteWidth
 from implicit_ntk.kernel.infinite_width._monte_carlo import SEEDS, monte_carlo
 from implicit_ntk.kernel.infinite_width._redraw import redraw
 from implicit_ntk.networks import AbstractNetwork
 
 Kernel = Float[Array, "..."]
 Blocks = dict[str, Kernel]
+PROBE = 256
+"""The width at which corrections to the limit are measured."""
 WORKING = 16
 """How many (n1, n2) arrays the computation holds beside the result."""
 
@@ -34,15 +37,17 @@ class LimitKernel(eqx.Module):
         """The sum of the blocks, (n1, n2), or (n1, k, n2, k) with k outputs."""
         return jax.tree.reduce(operator.add, self.blocks)
 
-    def stderr(
-        self, width: int, key: Key[Array, ""] | None = None, seeds: int = SEEDS, probe_width: int = 256
-    ) -> Kernel:
-        """The standard deviation over draws of each entry of `ink.ntk` at this width, measured.
+    def finite_width(
+        self, width: int, key: Key[Array, ""] | None = None, seeds: int = SEEDS, probe_width: int = PROBE
+    ) -> FiniteWidth:
+        """How kernels of this width lie about the limit: their spread, and the bias of their mean.
 
-        `seeds` networks of this architecture are drawn at `probe_width`, with i.i.d. Gaussian weights,
-        and their standard deviation is taken to the width by the law `m^(-1/2)`. It is itself uncertain
-        by a share of about `1 / sqrt(2 (seeds - 1))`, and the law is asymptotic: near the edge in gamma0
-        take a `probe_width` close to `width`. The bias of the mean is not in it.
+        `seeds` networks of this architecture are drawn at `probe_width`, with i.i.d. Gaussian weights. Their
+        standard deviation is taken to the width by the law `m^(-1/2)`, the difference of their mean and
+        the limit by the law `1/m`. Both laws are asymptotic: near the edge in gamma0 take a `probe_width`
+        close to `width`. The standard deviation is itself uncertain by a share of about
+        `1 / sqrt(2 (seeds - 1))`. A bias within some standard errors of zero is not resolved: that takes
+        more `seeds`, or a smaller `probe_width`.
 
         **Arguments:** `key`, None for a fixed one.
 
@@ -50,9 +55,25 @@ class LimitKernel(eqx.Module):
         """
         check_positive(width, "width")
         check_positive(probe_width, "probe_width")
-        key = jax.random.key(0) if key is None else key
         drawn = monte_carlo(lambda key: redraw(self.net, key, probe_width), self.X1, self.X2, key, seeds)
-        return drawn.std * math.sqrt(probe_width / width)
+        ratio = probe_width / width
+        bias = Bias((drawn.mean - self.ntk) * ratio, drawn.stderr * ratio)
+        return FiniteWidth(drawn.std * ratio**0.5, bias)
+
+    def stderr(
+        self, width: int, key: Key[Array, ""] | None = None, seeds: int = SEEDS, probe_width: int = PROBE
+    ) -> Kernel:
+        """The standard deviation over draws of each entry of `ink.ntk` at this width; see `finite_width`."""
+        return self.finite_width(width, key, seeds, probe_width).std
+
+    def bias(
+        self, width: int, key: Key[Array, ""] | None = None, seeds: int = SEEDS, probe_width: int = PROBE
+    ) -> Bias:
+        """What the mean of `ink.ntk` at this width has over the limit, with its standard error.
+
+        See `finite_width`, which has the standard deviation of the same draws beside it.
+        """
+        return self.finite_width(width, key, seeds, probe_width).bias
 
 
 def kernel(

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy import stats
 
 import implicit_ntk as ink
 from implicit_ntk import infinite_width
@@ -83,15 +84,26 @@ def test_transformed(key: jax.Array, X: np.ndarray, x64: None) -> None:
         assert_allclose(H, infinite_width.ntk(network(key, gamma0=gamma0), X), rtol=1e-12)
 
 
-def test_linearized_flow(key: jax.Array, X: np.ndarray, X2: np.ndarray, x64: None) -> None:
-    """The limit kernel is a kernel as any other to what follows, the unseen data included."""
-    net = network(key, trained=("A", "W", "b"))
-    y, u0 = np.arange(4.0), np.zeros(4)
-    H, k0 = infinite_width.ntk(net, X), infinite_width.ntk(net, X2, X)
-    lin = ink.linearized_flow(H, u0, y)
+@pytest.mark.parametrize("outputs", [None, 2])
+def test_linearized_flow(
+    outputs: int | None, key: jax.Array, X: np.ndarray, X2: np.ndarray, rng: np.random.Generator, x64: None
+) -> None:
+    """Kernel regression and its path by the limit alone: unseen data, several outputs, inputs of any norm."""
+    net = network(key, trained=("A", "W", "b"), outputs=outputs)
+    out = () if outputs is None else (outputs,)
+    y, u0, f0 = rng.normal(size=(4, *out)), np.zeros((4, *out)), np.zeros((2, *out))
+    lin = ink.linearized_flow(infinite_width.ntk(net, X), u0, y)
+    k0 = infinite_width.ntk(net, X2, X)
+    scalar = network(key, trained=("A", "W", "b"))
+    H, k = np.asarray(infinite_width.ntk(scalar, X)), infinite_width.ntk(scalar, X2, X)
     lam, Q = np.linalg.eigh(H)
-    assert_allclose(lin(0.7), y - Q @ (np.exp(-0.7 * lam) * (Q.T @ y)), rtol=1e-10)
-    assert_allclose(lin.limit(k0, np.zeros(2)), k0 @ np.linalg.solve(H, y), rtol=1e-8)
+    past = lambda t: Q @ (np.exp(-t * lam)[:, None] * (Q.T @ y.reshape(4, -1)))  # noqa: E731
+    assert_allclose(lin(0.7), y - past(0.7).reshape(y.shape), rtol=1e-10)
+    learnt = k @ np.linalg.solve(H, y.reshape(4, -1) - past(0.7))
+    assert_allclose(lin.at(0.7, k0, f0), learnt.reshape(f0.shape), rtol=1e-8)
+    assert_allclose(lin.limit(k0, f0), k @ np.linalg.solve(H, y), rtol=1e-8)
+    with pytest.raises(ValueError, match="^k0 must have shape"):
+        lin.limit(k0[..., :1], f0)
 
 
 class TestRefusals:
@@ -154,6 +166,12 @@ class TestMonteCarlo:
         assert_allclose(found.mean, draws.mean(0), rtol=1e-12)
         assert_allclose(found.std, draws.std(0, ddof=1), rtol=1e-10)
         assert_allclose(found.stderr, found.std / 2, rtol=1e-12)
+        for level in (0.5, 0.95):
+            want = stats.t.interval(level, 3, draws.mean(0), stats.sem(draws))
+            assert_allclose(found.interval(level), want, rtol=1e-9)
+        for level in (0.0, 1.0):
+            with pytest.raises(ValueError, match="^level must lie between 0 and 1"):
+                found.interval(level)
 
     def test_bad_input(self, X: np.ndarray) -> None:
         for seeds, message in ((1, "at least 2"), (0, "positive integer")):
@@ -170,7 +188,46 @@ class TestMonteCarlo:
             drawn = network(key, width=8, gamma0=0.7, trained=("A", "b"), outputs=outputs)
             return ink.WeightTied(drawn, 2)
 
-        want = infinite_width.monte_carlo(make, X, key=key, seeds=3).std
-        assert_allclose(limit.stderr(32, key=key, seeds=3, probe_width=8), want / 2, rtol=1e-9)
+        drawn = infinite_width.monte_carlo(make, X, key=key, seeds=3)
+        options = dict(key=key, seeds=3, probe_width=8)
+        assert_allclose(limit.stderr(32, **options), drawn.std / 2, rtol=1e-9)
+        bias = limit.bias(32, **options)
+        assert_allclose(bias.value, (drawn.mean - limit.ntk) / 4, rtol=1e-9, atol=1e-15)
+        assert_allclose(bias.stderr, drawn.stderr / 4, rtol=1e-9)
+        assert_allclose(bias.z * bias.stderr, bias.value, rtol=1e-12)
         with pytest.raises(ValueError, match="^width must be a positive integer"):
             limit.stderr(0)
+
+
+class TestCompare:
+    def test_side_by_side(self, key: jax.Array, X: np.ndarray, X2: np.ndarray, x64: None) -> None:
+        """The limit, the kernel of the network itself, and the moments of other draws of its width."""
+        net = network(key, width=8)
+        found = infinite_width.compare(ink.Centred(net), X, X2, key=key, seeds=3)
+        assert_allclose(found.limit, infinite_width.ntk(net, X, X2), rtol=1e-12)
+        assert_allclose(found.draw, ink.ntk(net, X, X2), rtol=1e-10)
+        drawn = infinite_width.monte_carlo(lambda k: network(k, width=8), X, X2, key=key, seeds=3)
+        assert_allclose(found.drawn.mean, drawn.mean, rtol=1e-10)
+        assert_allclose(found.z, (drawn.mean - found.limit) / drawn.stderr, rtol=1e-6)
+        assert_array_equal(found.bias.value, found.drawn.mean - found.limit)
+        lines = str(found).splitlines()
+        assert lines[0] == "m = 8, 3 draws"
+        assert len(lines) == 2 + 4 * 2 + 1
+        assert lines[3].split()[0] == "0,1"
+        assert f"{float(found.limit[0, 1]):.5g}" == lines[3].split()[1]
+
+    def test_table(self, rng: np.random.Generator) -> None:
+        """Of a symmetric kernel each pair once, no more lines than can be read, and how many lie far off."""
+        mean, stderr = 1.0 + np.zeros((5, 5)), 0.1 + np.zeros((5, 5))
+        limit = mean.copy()
+        limit[1, 3] = limit[3, 1] = 1.5
+        drawn = infinite_width.MonteCarlo(*map(jnp.asarray, (mean, stderr, 2 * stderr)), seeds=4)
+        lines = str(infinite_width.Comparison(jnp.asarray(limit), drawn.mean, drawn, 9, True)).splitlines()
+        assert len(lines) == 2 + 12 + 2
+        assert lines[-2] == "... and 3 more entries"
+        assert lines[-1] == "largest |z| 5.00; above 3 in 1 of 15 entries"
+
+    def test_nothing_is_nothing(self) -> None:
+        """An entry that is the limit in every draw lies no standard errors off."""
+        zero = jnp.zeros(2)
+        assert_array_equal(infinite_width.Bias(zero, zero).z, 0)
