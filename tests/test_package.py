@@ -23,10 +23,12 @@ PUBLIC = (
     *("ImplicitAdjoint", "ReverseAdjoint", "Unrolled", "JacobianFree"),
     *("GMRES", "BiCGStab", "LU", "Iterated", "Anderson", "Broyden", "Newton", "Auto", "choose"),
     *("MixedPicard", "Chord", "ForwardBackward", "PeacemanRachford", "convergence"),
-    *("jacobian", "ntk", "ntk_blocks", "ntk_trace", "ntk_diagonal", "spectrum"),
+    *("jacobian", "ntk", "ntk_blocks", "ntk_trace", "ntk_diagonal", "kernel_tiles", "ntk_into"),
+    *("kernel_operator", "spectrum", "block_spectra", "alignment", "kernel_drift", "infinite_width"),
+    *("device_mesh", "spread_network", "spread_rows", "spread_local_rows"),
     *("ReluImplicitFull", "MonotoneImplicit", "ConvImplicit", "WeightTied", "from_functions"),
     *("jacobian_penalty", "spectral_radius", "norm_ablations"),
-    *("gradient_flow", "Euler", "linearized_flow", "predict", "Trajectory"),
+    *("gradient_flow", "Euler", "Exponential", "linearized_flow", "predict", "Trajectory"),
 )
 
 
