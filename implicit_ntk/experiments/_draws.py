@@ -48,3 +48,9 @@ def _drawn(
         return ntk_blocks(net, X, method=method)
 
     return jax.vmap(kernel)(keys)
+
+
+def require_solved(solved: int, drawn: int, width: int) -> None:
+    """Raise `ValueError` where fewer than two networks were solved, of which there is no standard error."""
+    if solved < 2:
+        raise ValueError(f"widths: {solved} of {drawn} networks of width {width} were solved")

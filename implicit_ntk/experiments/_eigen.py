@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from implicit_ntk.experiments._targets import Targets
-from implicit_ntk.kernel import Alignment, Spectrum, alignment, spectrum
+from implicit_ntk.kernel import Spectrum, alignment, spectrum
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -45,15 +45,6 @@ def decompose(H: Float[np.ndarray, "n *rest"], y: Targets | None) -> Eigen:
     """
     if y is None:
         return Eigen(spectrum(H), None)
-    one = y.ndim == H.ndim // 2
-    found = alignment(H, y if one else y[:, np.argmax(np.linalg.norm(y, axis=0))])
-    aligned = Aligned(np.asarray(found.shares), float(found.kernel_target)) if one else _together(found, y)
+    found = alignment(H, y)
+    aligned = Aligned(np.asarray(found.shares), float(found.kernel_target))
     return Eigen(Spectrum(found.eigenvalues[::-1], found.resolution), aligned)
-
-
-def _together(found: Alignment, Y: Float[np.ndarray, "n k"]) -> Aligned:
-    """Shares and alignment of the columns, in the eigenbasis that was found for one of them."""
-    squares = np.sum((np.asarray(found.eigenvectors, np.float64).T @ Y) ** 2, axis=1)
-    eigenvalues = np.asarray(found.eigenvalues, np.float64)
-    target = eigenvalues @ squares / (np.linalg.norm(eigenvalues) * np.linalg.norm(Y.T @ Y))
-    return Aligned(squares / squares.sum(), float(target))

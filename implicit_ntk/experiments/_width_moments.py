@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Float
 
+from implicit_ntk.experiments._draws import require_solved
 from implicit_ntk.experiments._width_laws import Law, Measured, inverse, power_law, to_infinity
 
 Entries = Float[np.ndarray, "n n"]
@@ -29,10 +30,9 @@ class Moments:
 
 
 def moments(kernels: Float[np.ndarray, "seeds n n"], limit: Entries, width: int) -> Moments:
-    """Of kernels of one width, those with NaN left out; raises `ValueError` where fewer than two are left."""
+    """Of kernels of one width, those with NaN left out; raises as `require_solved`."""
     solved = kernels[np.isfinite(kernels).all((1, 2))]
-    if len(solved) < 2:
-        raise ValueError(f"widths: {len(solved)} of {len(kernels)} networks of width {width} were solved")
+    require_solved(len(solved), len(kernels), width)
     count, mean, square = len(solved), solved.mean(0), np.sum(limit**2)
     squares = np.sum((solved - mean) ** 2, (1, 2)) / square * count / (count - 1)
     fluctuation = squares.mean() ** 0.5

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from implicit_ntk.experiments._draws import draw_blocks
+from implicit_ntk.experiments._draws import draw_blocks, require_solved
 from implicit_ntk.experiments._width_laws import Law, power_law, to_infinity
 from implicit_ntk.networks import AbstractNetwork, MonotoneImplicit
 
@@ -70,8 +70,14 @@ def collect(
     widths: tuple[int, ...],
     draws: list[list[dict[str, Float[np.ndarray, "_ angles"]]]],
 ) -> Monotone:
-    """Means over the draws that were solved, `draws[mu][width]`."""
+    """Means over the draws that were solved, `draws[mu][width]`.
+
+    Raises as `require_solved`.
+    """
     kept = [[{k: v[np.isfinite(v).all(1)] for k, v in of.items()} for of in line] for line in draws]
+    for of_all, of_kept in zip(draws, kept, strict=True):
+        for width, every, some in zip(widths, of_all, of_kept, strict=True):
+            require_solved(len(some["A"]), len(every["A"]), width)
 
     def over(statistic: Statistic) -> dict[str, Float[np.ndarray, "mu widths angles"]]:
         return {k: np.stack([np.stack([statistic(of[k]) for of in line]) for line in kept]) for k in POWERS}

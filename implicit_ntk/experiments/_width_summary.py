@@ -42,7 +42,7 @@ def limit_rows(result: WidthsResult) -> Cells:
             f"{100 * row.moments[-1].fluctuation.value:.1f}%",
             exponent(row.law("fluctuation")),
             exponent(row.law("fluctuation", WIDEST)),
-            plus_minus(row.bias_constant.estimate),
+            plus_minus(row.bias_constant.estimate) + _mark(row.bias_constant),
             exponent(row.law("bias")),
             f"{np.abs(row.z).max():.2f}",
             f"{np.abs(row.z_at_infinity).max():.2f}",
@@ -100,7 +100,7 @@ def _limits(result: WidthsResult) -> str:
         "## Fluctuation and bias\n\n"
         "Fluctuation: root mean square of `||H - E H||_F / ||H_inf||_F`. Bias: `<E H - H_inf, H_inf> / "
         "||H_inf||_F^2`; its constant is that of the law c/m. Exponents: of m, over all widths "
-        f"and over the {WIDEST} widest; * where no power fits "
+        f"and over the {WIDEST} widest; * where the law does not fit "
         f"(p < {UNLIKELY:g}). z: `(mean - limit) / stderr` of an entry.\n\n"
         + _table(limit_columns(result), limit_rows(result))
     )

@@ -49,11 +49,11 @@ def conjugate_gradients(
         def one_round(
             state: tuple[Iterate, Array, Bool[Array, ""]],
         ) -> tuple[Iterate, Array, Bool[Array, ""]]:
-            at, rounds, _ = state
-            before = jnp.linalg.norm(at.r)
-            at = _iterated(products, preconditioner, at, threshold / 2, max_steps)
-            at = _begun(preconditioner, at.x, b - products.apply(at.x), at.steps)
-            return at, rounds + 1, jnp.linalg.norm(at.r) < before / 2
+            old, rounds, _ = state
+            new = _iterated(products, preconditioner, old, threshold / 2, max_steps)
+            new = _begun(preconditioner, new.x, b - products.apply(new.x), new.steps)
+            at = _better(new, old)
+            return at, rounds + 1, jnp.linalg.norm(at.r) < jnp.linalg.norm(old.r) / 2
 
         start = _begun(preconditioner, jnp.zeros_like(b), b, jnp.asarray(0))
         at, _, _ = lax.while_loop(unfinished, one_round, (start, jnp.asarray(0), jnp.asarray(True)))
@@ -70,6 +70,13 @@ def conjugate_gradients(
 def _begun(preconditioner: Preconditioner, x: Array, r: Array, steps: Array) -> Iterate:
     p = preconditioner.power(-1.0, r)
     return Iterate(x, r, p, r @ p, steps)
+
+
+def _better(new: Iterate, old: Iterate) -> Iterate:
+    """The new one, unless it is farther off or not finite, as where there is no solution."""
+    better = jnp.linalg.norm(new.r) < jnp.linalg.norm(old.r)
+    at = jax.tree.map(lambda new, old: jnp.where(better, new, old), new, old)
+    return at._replace(steps=new.steps)
 
 
 def _iterated(

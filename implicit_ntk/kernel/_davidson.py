@@ -91,7 +91,8 @@ def _projected(
     """Eigenpairs of `sign H` on the basis, those of its empty rows last."""
     T = problem.sign * basis @ images.T
     empty = jnp.arange(T.shape[0]) >= count
-    last = jnp.where(empty, 2 * jnp.max(jnp.abs(T)) * T.shape[0] + 1, 0)
+    size = jnp.max(jnp.abs(T))
+    last = jnp.where(empty, 2 * T.shape[0] * jnp.where(size > 0, size, 1), 0)
     return jnp.linalg.eigh((T + T.T) / 2 + jnp.diag(last))
 
 

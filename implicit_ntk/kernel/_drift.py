@@ -10,7 +10,7 @@ from implicit_ntk._checks import AnyArray, check_positive
 from implicit_ntk.kernel._lanczos import Apply, tridiagonal
 from implicit_ntk.kernel._operator import KernelOperator
 from implicit_ntk.kernel._products import KernelProducts
-from implicit_ntk.kernel._spectrum import check_kernel, check_relative_residual, resolution_of
+from implicit_ntk.kernel._spectrum import check_kernel, check_relative_residual, relative_resolution
 
 STEPS = 48
 """Lanczos steps for the operator norm of a difference."""
@@ -70,8 +70,8 @@ def kernel_drift(
         if relative_residual is not None:
             raise ValueError("relative_residual must be None for operators, which know their own")
         check_positive(probes, "probes")
-        if probes < 2:
-            raise ValueError("probes must be at least 2, or there is no standard error")
+        if probes < 3:
+            raise ValueError("probes must be at least 3, or there is no standard error")
         _check_same(H, H0)
         key = jax.random.key(0) if key is None else key
         return _matrix_free(H.products, H0.products, min(STEPS, H.shape[0]), probes, key)
@@ -80,7 +80,7 @@ def kernel_drift(
     H, H0 = check_kernel(H), check_kernel(H0, "H0")
     check_relative_residual(relative_residual)
     _check_same(H, H0)
-    return _of_arrays(H, H0, relative_residual)
+    return _of_arrays(H, H0, jnp.asarray(relative_resolution(len(H), H.dtype, relative_residual), H.dtype))
 
 
 def _check_same(H: Array | KernelOperator, H0: Array | KernelOperator) -> None:
@@ -92,14 +92,12 @@ def _check_same(H: Array | KernelOperator, H0: Array | KernelOperator) -> None:
 
 
 @eqx.filter_jit
-def _of_arrays(
-    H: Float[Array, "N N"], H0: Float[Array, "N N"], relative_residual: float | int | None
-) -> KernelDrift:
+def _of_arrays(H: Float[Array, "N N"], H0: Float[Array, "N N"], share: Float[Array, ""]) -> KernelDrift:
+    """`share` of the largest eigenvalue is the noise of either."""
     operator, scale = (jnp.abs(jnp.linalg.eigvalsh(K)).max() for K in (H - H0, H0))
     zero = jnp.zeros_like(operator)
-    noise = 2 * resolution_of(jnp.stack([scale] * H.shape[0]), relative_residual)
     frobenius, frobenius_scale = jnp.linalg.norm(H - H0), jnp.linalg.norm(H0)
-    return KernelDrift(operator, frobenius, zero, zero, scale, frobenius_scale, noise)
+    return KernelDrift(operator, frobenius, zero, zero, scale, frobenius_scale, 2 * share * scale)
 
 
 @eqx.filter_jit
@@ -132,8 +130,16 @@ def _operator_norm(apply: Apply, v: Float[Array, " N"], steps: int) -> tuple[Arr
 
 
 def _frobenius_norm(apply: Apply, signs: Float[Array, "p N"]) -> tuple[Array, Array]:
-    """`||D||_F^2 = E ||D z||^2` over random signs, and the standard error of its root."""
-    squares = lax.map(lambda z: jnp.sum(apply(z) ** 2), signs)
-    norm = jnp.sqrt(jnp.mean(squares))
+    """`||D||_F^2 = ||D Q||_F^2 + ||D (I - Q Q^T)||_F^2`, and the standard error of the root.
+
+    The second is `E ||D (I - Q Q^T) z||^2` over random signs. `Q` spans the images of half of the probes:
+    without it one eigenvalue far above the others, as kernels have, leaves an error of `sqrt(2 / p)`
+    (Hutch++: Meyer, Musco, Musco and Woodruff, SOSA 2021).
+    """
+    half = len(signs) // 2
+    Q = jnp.linalg.qr(lax.map(apply, signs[:half]).T)[0]
+    outside = signs[half:] - (signs[half:] @ Q) @ Q.T
+    squares = lax.map(lambda z: jnp.sum(apply(z) ** 2), outside)
+    norm = jnp.sqrt(jnp.sum(lax.map(apply, Q.T) ** 2) + jnp.mean(squares))
     stderr = jnp.std(squares, ddof=1) / jnp.sqrt(squares.size)
     return norm, stderr / (2 * jnp.where(norm > 0, norm, 1))

@@ -1,12 +1,11 @@
 """The largest and the smallest eigenpairs of a kernel from products with it."""
 
-from collections.abc import Callable
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from implicit_ntk._memory import require_memory
 from implicit_ntk.kernel._davidson import Problem, Ritz, davidson
 from implicit_ntk.kernel._estimates import Eigenpairs
 from implicit_ntk.kernel._preconditioner import Preconditioner
@@ -15,7 +14,12 @@ from implicit_ntk.kernel._products import KernelProducts
 BASIS = 48
 """Vectors that a search keeps beside those asked for: longer bases saved few products and cost more."""
 
-Bounds = Callable[[Ritz], Float[Array, " k"]]
+
+def require_basis(products: KernelProducts, k: int) -> None:
+    """`MemoryError` unless the basis of a search for k eigenpairs fits, its image, and those of a restart."""
+    rows, itemsize = min(_basis_size(k), products.size), jnp.dtype(products.dtype).itemsize
+    nbytes = 4 * rows * products.size * itemsize
+    require_memory(nbytes, f"a search for {k} eigenpairs", "ask for fewer, or decompose op.to_dense()")
 
 
 @eqx.filter_jit
@@ -32,10 +36,9 @@ def largest_pairs(
 
     with jax.default_matmul_precision("highest"):
         start = jax.random.normal(key, (k, products.size), products.dtype)
-        search = davidson(
-            Problem(products.apply, lambda v: v, done, -1.0), start, BASIS + 2 * k, max_products
-        )
-        ritz = _measured(products, search.ritz)
+        problem = Problem(products.apply, lambda v: v, done, -1.0)
+        search = davidson(problem, start, _basis_size(k), max_products)
+        ritz = _measured(products, search.ritz, -1.0)
         return _pairs(products, ritz, bounds(ritz), ritz.values[0], rtol, search.products)
 
 
@@ -62,23 +65,31 @@ def smallest_pairs(
     with jax.default_matmul_precision("highest"):
         start = jax.random.normal(key, (k, products.size), products.dtype)
         start = jax.vmap(inverse)(start)
-        search = davidson(Problem(products.apply, inverse, done, 1.0), start, BASIS + 2 * k, max_products)
-        ritz = _measured(products, search.ritz)
+        problem = Problem(products.apply, inverse, done, 1.0)
+        search = davidson(problem, start, _basis_size(k), max_products)
+        ritz = _measured(products, search.ritz, 1.0)
         return _pairs(products, ritz, bounds(ritz), preconditioner.largest, rtol, search.products)
 
 
-def _energy_bounds(preconditioner: Preconditioner, ritz: Ritz) -> Float[Array, " k"]:
-    """`min_i |lam_i - theta| <= sqrt(lam_i) ||r||_{H^-1}`, the norm as the preconditioner bounds it.
+def _basis_size(k: int) -> int:
+    return BASIS + 2 * k
 
-    The first by expanding `r` in eigenvectors. `||r||_{H^-1}^2 <= (1 + shift / lam_min) r.P^-1 r`, because
-    `P <= H + shift I`. Near the bottom rounding spoils the Euclidean
-    residual by `eps lam_max`, this bound by `eps sqrt(lam lam_max)`.
+
+def _energy_bounds(preconditioner: Preconditioner, ritz: Ritz) -> Float[Array, " k"]:
+    """`|lam_i - theta| <= s sqrt(lam_i)` for some i, `s = ||r||_{H^-1}` as the preconditioner bounds it.
+
+    The first by expanding `r` in eigenvectors; at worst `lam_i` lies above `theta`. `s` follows from
+    `||r||_{H^-1}^2 <= (1 + shift / lam_min) r.P^-1 r`, because `P <= H + shift I`; `lam_min` is that of the
+    space beside the smaller pairs, to which `r` is orthogonal: the value itself. Near the bottom rounding
+    spoils the Euclidean residual by `eps lam_max`, this bound by `eps sqrt(lam lam_max)`.
     """
     inverse = jax.vmap(lambda r: preconditioner.power(-1.0, r))(ritz.residuals)
     squares = jnp.maximum(jnp.sum(inverse * ritz.residuals, axis=1), 0)
     values = jnp.maximum(ritz.values, 0)
-    least = jnp.maximum(values[0], jnp.finfo(values.dtype).tiny)
-    return jnp.sqrt(values * (1 + preconditioner.shift / least) * squares)
+    s = jnp.sqrt(
+        squares + preconditioner.shift * (squares / jnp.maximum(values, jnp.finfo(values.dtype).tiny))
+    )
+    return s * (s / 2 + jnp.sqrt(values + (s / 2) ** 2))
 
 
 def _done(
@@ -90,8 +101,11 @@ def _done(
     return zero | (bounds <= jnp.maximum(rtol * values, products.noise(values, largest, rounding)))
 
 
-def _measured(products: KernelProducts, ritz: Ritz) -> Ritz:
-    """Rayleigh quotients and residuals of the vectors, from products of their own."""
+def _measured(products: KernelProducts, ritz: Ritz, sign: float) -> Ritz:
+    """Rayleigh quotients and residuals of the vectors, from products of their own; `sign` values ascend.
+
+    `||J^T q||^2` has a relative error of `eps sqrt(lambda_max / lam)` and no more.
+    """
 
     def of_one(q: Float[Array, " N"]) -> tuple[Array, Array, Array]:
         q = q / jnp.linalg.norm(q)
@@ -99,7 +113,9 @@ def _measured(products: KernelProducts, ritz: Ritz) -> Ritz:
         value = sum((jnp.sum(leaf**2) for leaf in tangent.values()), start=jnp.zeros((), q.dtype))
         return value, q, products.push(tangent) - value * q
 
-    return Ritz(*jax.lax.map(of_one, ritz.vectors))
+    measured = Ritz(*jax.lax.map(of_one, ritz.vectors))
+    order = jnp.argsort(sign * measured.values)
+    return Ritz(*(leaf[order] for leaf in measured))
 
 
 def _pairs(

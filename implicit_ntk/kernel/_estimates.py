@@ -42,7 +42,8 @@ class Estimate(eqx.Module):
     - `stderr`: standard error of the mean.
     - `quadrature_error`: what the second half of the Lanczos steps changed. Eigenvalues far below the
       rest that neither half has met are not in it: a preconditioner of higher rank has them.
-    - `resolved`: whether all eigenvalues that were met are above rounding.
+    - `resolved`: whether all eigenvalues that were met are above what rounding and the solves' tolerances
+      make of zero.
     - `products`: with `H`, that it took.
     """
 
@@ -61,6 +62,7 @@ class SpectralDensity(eqx.Module):
     - `stderr`: standard error of `density` over the probes.
     - `quadrature_error`: what the second half of the Lanczos steps changed.
     - `width`: standard deviation in `log lambda` of the Gaussian that each eigenvalue is smoothed with.
+    - `resolution`: below it the density is noise: Lanczos knows eigenvalues to a share of the largest.
     - `products`: with `H`, that it took.
     """
 
@@ -69,7 +71,13 @@ class SpectralDensity(eqx.Module):
     stderr: Float[Array, " p"]
     quadrature_error: Float[Array, " p"]
     width: Float[Array, ""]
+    resolution: Float[Array, ""]
     products: Int[Array, ""]
+
+    @property
+    def resolved(self) -> Bool[Array, " p"]:
+        """Which points are above the resolution."""
+        return self.points > self.resolution
 
 
 class Solution(eqx.Module):

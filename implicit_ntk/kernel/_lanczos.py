@@ -8,6 +8,9 @@ from jaxtyping import Array, Float, Int
 
 Apply = Callable[[Float[Array, " N"]], Float[Array, " N"]]
 
+ROUNDING = 1e2
+"""Couplings of so many eps of the largest are rounding, and dropped."""
+
 
 def tridiagonal(apply: Apply, start: Float[Array, " N"], steps: int) -> tuple[Array, Array]:
     """The diagonal (steps,) and the off-diagonal (steps,) of `Q^T A Q`, whose last entry couples to the rest.
@@ -25,7 +28,7 @@ def tridiagonal(apply: Apply, start: Float[Array, " N"], steps: int) -> tuple[Ar
             w = w - (basis @ w) @ basis
         length = jnp.linalg.norm(w)
         scale = jnp.maximum(scale, jnp.linalg.norm(image))
-        length = jnp.where(length > 1e2 * jnp.finfo(v.dtype).eps * scale, length, 0)
+        length = jnp.where(length > ROUNDING * jnp.finfo(v.dtype).eps * scale, length, 0)
         v_next = jnp.where(length > 0, w / jnp.where(length > 0, length, 1), 0)
         return (basis, v_next, scale), (v @ image, length)
 

@@ -10,7 +10,7 @@ from implicit_ntk._checks import AnyArray, Number, check_floating, check_positiv
 from implicit_ntk._memory import require_memory
 from implicit_ntk._tracing import is_traced
 from implicit_ntk.kernel._conjugate_gradients import conjugate_gradients
-from implicit_ntk.kernel._eigenpairs import largest_pairs, smallest_pairs
+from implicit_ntk.kernel._eigenpairs import largest_pairs, require_basis, smallest_pairs
 from implicit_ntk.kernel._estimates import Eigenpairs, Estimate, Solution, SpectralDensity, settled
 from implicit_ntk.kernel._preconditioner import Preconditioner, partial_cholesky, rank_in_memory
 from implicit_ntk.kernel._products import KernelProducts
@@ -71,6 +71,8 @@ class KernelOperator(eqx.Module):
 
         **Arguments:** `rank`, None for a tenth of N or at least 512, of what fits a sixteenth of the memory
         limit; `key` of the random pivots, None for a fixed one. Costs rank columns of `H` and N rank^2.
+
+        **Raises:** `MemoryError` past the limit.
         """
         if rank is not None:
             check_positive(rank, "rank")
@@ -88,7 +90,8 @@ class KernelOperator(eqx.Module):
         **Arguments:** `rtol` of `||H q - lam q||` over `lam`, None for the root of the dtype's eps;
         `max_products` with `H`; `key` of the random start, None for a fixed one.
 
-        **Raises:** `ConvergenceError` where products run out; `ValueError` unless 1 <= k <= N.
+        **Raises:** `ConvergenceError` where products run out; `ValueError` unless 1 <= k <= N;
+        `MemoryError` for more than fit.
         """
         self._check_count(k)
         rtol, limit = self._tolerance(rtol, self._eps**0.5), _limit(max_products, "max_products")
@@ -108,14 +111,16 @@ class KernelOperator(eqx.Module):
         steps; here the eigenvalues that the factor holds no longer count.
 
         **Arguments:** as `largest`; `rtol` of the bound on a value's error, over the value, None for 1e-3
-        (the error itself is near its square); `preconditioner`, None to make one.
+        (the error itself is near its square); `preconditioner`, of this very kernel, for the bounds rest on
+        it, None to make one.
 
         **Raises:** as `largest`. A singular kernel raises nothing: its smallest eigenvalue is not `resolved`.
+        Of equal eigenvalues some may be missed, as by every search from few vectors: a larger `k` shows more.
         """
         self._check_count(k)
         rtol, limit = self._tolerance(rtol, 1e-3), _limit(max_products, "max_products")
-        preconditioner = self.preconditioner() if preconditioner is None else preconditioner
-        return self._settled_pairs(smallest_pairs(self.products, preconditioner, k, rtol, limit, _key(key)))
+        factor = self._factor(preconditioner)
+        return self._settled_pairs(smallest_pairs(self.products, factor, k, rtol, limit, _key(key)))
 
     def density(
         self,
@@ -133,7 +138,7 @@ class KernelOperator(eqx.Module):
         **Arguments:** `points` (p,), positive eigenvalues at which it is asked for; `width` in `log lambda`
         of the Gaussian that each eigenvalue is smoothed with; `probes` of `steps` products each.
 
-        **Raises:** `ValueError` for points that are not positive, fewer than two probes.
+        **Raises:** `ValueError` for points that are not positive, fewer than two probes or steps.
         """
         points = check_floating(points, "points").astype(self.products.dtype)
         if points.ndim != 1 or (not is_traced(points) and not (points > 0).all()):
@@ -155,11 +160,10 @@ class KernelOperator(eqx.Module):
         **Arguments:** `preconditioner`, None to make one: it holds most of the answer, the probes estimate
         the rest; `probes` of `steps` products each.
 
-        **Raises:** `ValueError` for fewer than two probes.
+        **Raises:** `ValueError` for fewer than two probes or steps.
         """
         steps = self._steps(probes, steps)
-        preconditioner = self.preconditioner() if preconditioner is None else preconditioner
-        return log_determinant(self.products, preconditioner, probes, steps, _key(key))
+        return log_determinant(self.products, self._factor(preconditioner), probes, steps, _key(key))
 
     def solve(
         self,
@@ -180,8 +184,8 @@ class KernelOperator(eqx.Module):
         if block:
             raise ValueError(f"r must have shape {self._vector_shape}, got {r.shape}; solve one at a time")
         rtol, limit = self._tolerance(rtol, self._eps**0.5), _limit(max_steps, "max_steps")
-        preconditioner = self.preconditioner() if preconditioner is None else preconditioner
-        found = conjugate_gradients(self.products, preconditioner, r.reshape(-1), rtol, limit)
+        factor = self._factor(preconditioner)
+        found = conjugate_gradients(self.products, factor, r.reshape(-1), rtol, limit)
         return self._settled_solution(found)
 
     def _settled_pairs(self, pairs: Eigenpairs) -> Eigenpairs:
@@ -225,10 +229,23 @@ class KernelOperator(eqx.Module):
             raise TypeError(f"{name} is {v.dtype} but the kernel is {dtype}; cast it with .astype('{dtype}')")
         return v, v.ndim > axes
 
+    def _factor(self, given: Preconditioner | None) -> Preconditioner:
+        """The one that was given, checked, or one made here."""
+        if given is None:
+            return self.preconditioner()
+        rows, dtype = given.basis.shape[0], given.basis.dtype
+        if (rows, dtype) != (self.products.size, self.products.dtype):
+            raise ValueError(
+                f"preconditioner is of {rows} outputs in {dtype}, the kernel of {self.products.size} in "
+                f"{self.products.dtype}; make it by op.preconditioner()"
+            )
+        return given
+
     def _check_count(self, k: int) -> None:
         check_positive(k, "k")
         if k > self.products.size:
             raise ValueError(f"k must be at most {self.products.size}, the outputs there are, got {k}")
+        require_basis(self.products, k)
 
     def _steps(self, probes: int, steps: int) -> int:
         """No more Lanczos steps than the kernel has rows."""
@@ -236,6 +253,8 @@ class KernelOperator(eqx.Module):
         check_positive(probes, "probes")
         if probes < 2:
             raise ValueError("probes must be at least 2, or there is no standard error")
+        if steps < 2:
+            raise ValueError("steps must be at least 2, or there is no quadrature error")
         return min(steps, self.products.size)
 
     def _tolerance(self, rtol: Number | None, default: float) -> Float[Array, ""]:

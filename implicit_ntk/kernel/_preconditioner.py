@@ -7,7 +7,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
 from implicit_ntk._checks import AnyArray
-from implicit_ntk._memory import memory_limit
+from implicit_ntk._memory import memory_limit, require_memory
 from implicit_ntk.kernel._products import KernelProducts
 
 BLOCK = 64
@@ -52,13 +52,17 @@ def rank_in_memory(products: KernelProducts, rank: int | None) -> int:
     """The samples whose columns the factor is made of.
 
     None stands for a tenth of the columns, or all of the first 512, that a sixteenth of the memory limit has
-    room for.
+    room for. Raises `MemoryError` where so many as asked for do not fit.
     """
     k, itemsize = products.outputs, jnp.dtype(products.dtype).itemsize
     if rank is None:
         fits = memory_limit() // (16 * products.size * itemsize)
         rank = min(fits, max(512, products.size // 10))
-    return max(1, min(products.samples, -(-rank // k)))
+    samples = max(1, min(products.samples, -(-rank // k)))
+    # The factor, its QR decomposition and the basis.
+    nbytes = 4 * products.size * samples * k * itemsize
+    require_memory(nbytes, f"a preconditioner of rank {samples * k}", "ask for a lower rank")
+    return samples
 
 
 @eqx.filter_jit

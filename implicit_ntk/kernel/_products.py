@@ -86,10 +86,6 @@ class KernelProducts(eqx.Module):
         """`J t` of a tangent by name."""
         return self._map(lambda J: J.push(tangent)).reshape(-1)[: self.size]
 
-    def energy(self, v: Float[Array, " N"]) -> Float[Array, ""]:
-        """`v.H v = ||J^T v||^2`, whose relative error is `eps sqrt(lambda_max / v.H v)` and no more."""
-        return sum((jnp.sum(leaf**2) for leaf in self.pull(v).values()), start=jnp.zeros((), v.dtype))
-
     def noise(self, values: Float[Array, "..."], largest: Float[Array, ""], error: Array) -> Array:
         """How far an error of `error ||J||` in `J` moves eigenvalues, `2 sqrt(lam lam_max) e + lam_max e^2`.
 
@@ -122,12 +118,12 @@ class KernelProducts(eqx.Module):
             with self.method.products():
                 return jnp.diagonal(_total(J.kernel_blocks(J)).reshape(self.outputs, self.outputs))
 
-        batch = max(1, min(self.samples, CHUNK // max(1, self.parameters)))
+        batch = max(1, min(self.samples, CHUNK // (self.parameters * self.outputs)))
         return lax.map(of_one, jnp.arange(self.samples), batch_size=batch).reshape(-1)
 
     def wide(self, vectors: int) -> bool:
         """Is a block of so many vectors cheaper to multiply with columns of `H` than one by one with `J`?"""
-        return self.size * self._column_cost < 2 * vectors * self.parameters
+        return self.size * (self._column_cost + vectors) < 2 * vectors * self.parameters
 
     @property
     def _column_cost(self) -> int:
@@ -201,12 +197,13 @@ def _rows_and_shared(J: AbstractJacobian) -> tuple[PyTree, PyTree]:
 
 
 def _worst(solve: Equilibrium) -> Float[Array, ""]:
-    """Residuals over the norms of the states they belong to; a state that is zero is exact."""
+    """The largest residual over the norm of its state; NaN where a state is."""
     states = jax.tree.leaves(solve.z)
     axes = solve.residual.shape
     squares = [jnp.sum(z.reshape(*axes, -1) ** 2, axis=-1) for z in states]
     norms = jnp.sqrt(functools.reduce(operator.add, squares))
-    return jnp.max(jnp.where(norms > 0, solve.residual / jnp.where(norms > 0, norms, 1), 0))
+    exact = solve.residual == 0  # as where a state is zero
+    return jnp.max(jnp.where(exact, 0, solve.residual / jnp.where(exact, 1, norms)))
 
 
 def _total(blocks: Leaves) -> Array:

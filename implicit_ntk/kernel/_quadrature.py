@@ -11,7 +11,7 @@ from jax import lax
 from jaxtyping import Array, Float, Key
 
 from implicit_ntk.kernel._estimates import Estimate, SpectralDensity
-from implicit_ntk.kernel._lanczos import Apply, quadrature, tridiagonal
+from implicit_ntk.kernel._lanczos import ROUNDING, Apply, quadrature, tridiagonal
 from implicit_ntk.kernel._preconditioner import Preconditioner
 from implicit_ntk.kernel._products import KernelProducts
 
@@ -36,12 +36,13 @@ def log_determinant(
     with jax.default_matmul_precision("highest"):
         full, half = _rules(apply, products, probes, steps, key)
         value, stderr = _mean(traces(full))
-        noise = products.rounding * jnp.sqrt(preconditioner.largest / preconditioner.shift)
+        noise = products.error * jnp.sqrt(preconditioner.largest / preconditioner.shift)
+        met = full[1] > jnp.finfo(products.dtype).eps
         return Estimate(
             value=value + preconditioner.logdet(),
             stderr=stderr,
             quadrature_error=jnp.abs(value - _mean(traces(half))[0]),
-            resolved=jnp.min(jnp.where(full[1] > 0, full[0], jnp.inf)) > noise,
+            resolved=jnp.min(jnp.where(met, full[0], jnp.inf)) > noise,
             products=jnp.asarray(probes * steps),
         )
 
@@ -66,8 +67,17 @@ def spectral_density(
     with jax.default_matmul_precision("highest"):
         full, half = _rules(products.apply, products, probes, steps, key)
         density, stderr = _mean(densities(full))
-        change = jnp.abs(density - _mean(densities(half))[0])
-        return SpectralDensity(points, density, stderr, change, width, jnp.asarray(probes * steps))
+        # Where noise(lam) = lam, and what Lanczos drops.
+        share = jnp.maximum(6 * products.error**2, ROUNDING * jnp.finfo(products.dtype).eps)
+        return SpectralDensity(
+            points=points,
+            density=density,
+            stderr=stderr,
+            quadrature_error=jnp.abs(density - _mean(densities(half))[0]),
+            width=width,
+            resolution=share * jnp.max(full[0]),
+            products=jnp.asarray(probes * steps),
+        )
 
 
 def _rules(

@@ -115,10 +115,14 @@ def resolution_of(
     eigenvalues: Float[Array, " n"], relative_residual: float | int | None = None
 ) -> Float[Array, ""]:
     """The size below which an eigenvalue of a kernel with this spectrum is noise."""
+    return eigenvalues[-1] * relative_resolution(eigenvalues.size, eigenvalues.dtype, relative_residual)
+
+
+def relative_resolution(rows: int, dtype: DTypeLike, relative_residual: float | int | None = None) -> float:
+    """`max(n eps, 4 relative_residual)`, the resolution over the largest eigenvalue."""
     if relative_residual is None:
-        relative_residual = 2 * default_rtol(eigenvalues.dtype)
-    eps = float(jnp.finfo(eigenvalues.dtype).eps)
-    return eigenvalues[-1] * max(eigenvalues.size * eps, 4 * relative_residual)
+        relative_residual = 2 * default_rtol(dtype)
+    return max(rows * float(jnp.finfo(dtype).eps), 4 * relative_residual)
 
 
 def check_kernel(H: Float[AnyArray, "..."], name: str = "H") -> Float[Array, "N N"]:

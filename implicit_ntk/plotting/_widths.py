@@ -98,7 +98,9 @@ def _scores(ax: Axes, rows: list[Architecture], width: int) -> None:
     names = ["\n".join(fill(part, 9) for part in row.title.split(", ")) for row in rows]
     ax.set_xticks(range(len(rows)), names, fontsize=6)
     ax.set_ylabel("(mean $-$ limit) / standard error")
-    ax.set_ylim(-4.2, 4.2)
+    z = np.concatenate([np.zeros(1), *(row.z for row in rows)])
+    reach = max(4.2, 1.1 * np.abs(z[np.isfinite(z)]).max())
+    ax.set_ylim(-reach, reach)
 
 
 def _monotone(ax: Axes, monotone: Monotone) -> None:

@@ -55,7 +55,7 @@ def result() -> MatrixFreeResult:
         smallest=pairs([1e-4, 0.5], [1e-3, 1e-3], [4, 5]),
         logdet=Estimate(*map(jnp.asarray, (-3.5, 0.01, 0.002, True, 9))),
         density=SpectralDensity(
-            points, points / 10, points / 100, points / 1000, jnp.asarray(0.2), jnp.asarray(11)
+            points, points / 10, points / 100, points / 1000, *map(jnp.asarray, (0.2, 1e-3, 11))
         ),
         seconds={"solving": 1.0},
     )

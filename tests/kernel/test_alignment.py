@@ -33,7 +33,7 @@ def test_against_numpy(x64: None, rng: np.random.Generator, H: np.ndarray) -> No
 def test_along_one_eigenvector(dtype: np.dtype, H: np.ndarray) -> None:
     """All of `y` along the second: cumulative is a step, and the alignment `lam_2 / ||H||_F`."""
     lam, Q = np.linalg.eigh(H.astype(dtype))
-    found = ink.alignment(H.astype(dtype), Q[:, -2])
+    found = ink.alignment(H.astype(dtype), 1e-25 * Q[:, -2])
     assert_allclose(found.shares, [0, 1, 0, 0, 0, 0], atol=1e-5)
     assert_allclose(found.cumulative, [0, 1, 1, 1, 1, 1], atol=1e-5)
     assert_allclose(found.kernel_target, lam[-2] / np.linalg.norm(lam), rtol=1e-5)
@@ -46,6 +46,17 @@ def test_several_outputs(x64: None, rng: np.random.Generator) -> None:
     H = J @ J.T
     one, other = ink.alignment(H.reshape(3, 2, 3, 2), y), ink.alignment(H, y.reshape(-1))
     assert_allclose(one.shares, other.shares)
+
+
+def test_several_columns(x64: None, rng: np.random.Generator, H: np.ndarray) -> None:
+    """For a scalar output, taken together."""
+    Y = rng.normal(size=(N, 2))
+    found = ink.alignment(H, Y)
+    Q = np.linalg.eigh(H)[1]
+    assert_allclose(found.shares, ((Q.T @ Y) ** 2).sum(axis=1)[::-1] / np.sum(Y**2), rtol=1e-9)
+    kernel_target = np.sum(H * (Y @ Y.T)) / (np.linalg.norm(H) * np.linalg.norm(Y @ Y.T))
+    assert_allclose(found.kernel_target, kernel_target, rtol=1e-10)
+    assert_allclose(ink.alignment(H, Y[:, :1]).shares, ink.alignment(H, Y[:, 0]).shares)
 
 
 def test_what_is_unresolved(x64: None) -> None:
@@ -62,6 +73,7 @@ def test_transformations(x64: None, H: np.ndarray) -> None:
 
 BAD = {
     "shape": (np.ones(N + 1), None, ValueError, r"y must have shape \(6,\)"),
+    "columns": (np.ones((N + 1, 2)), None, ValueError, r"y must have shape \(6, 2\)"),
     "zero": (np.zeros(N), None, ValueError, "y must not be all zero"),
     "NaN": (np.full(N, np.nan), None, ValueError, "y holds NaN"),
     "residual": (np.ones(N), -1.0, ValueError, "relative_residual must be >= 0"),

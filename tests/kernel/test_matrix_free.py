@@ -12,7 +12,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 import implicit_ntk as ink
 from implicit_ntk.kernel import KernelOperator, Preconditioner
 from implicit_ntk.kernel._conjugate_gradients import conjugate_gradients
-from implicit_ntk.kernel._eigenpairs import largest_pairs, smallest_pairs
+from implicit_ntk.kernel._davidson import Ritz
+from implicit_ntk.kernel._eigenpairs import _energy_bounds, largest_pairs, smallest_pairs
 from implicit_ntk.kernel._estimates import settled
 from implicit_ntk.kernel._lanczos import quadrature, tridiagonal
 from implicit_ntk.kernel._quadrature import log_determinant
@@ -108,6 +109,23 @@ class TestEigenpairs:
                 distance = np.abs(found.values[:, None] - case.eigenvalues[None]).min(axis=1)
                 assert (distance <= found.errors + 1e-15 * case.eigenvalues[-1]).all()
 
+    def test_several_equal_samples_raise_nothing_in_float32(self) -> None:
+        net, X = problem(dtype="float32")
+        X[-3:] = X[:3]
+        found = ink.kernel_operator(net, X).smallest(K)
+        assert not found.resolved[0]
+        assert (np.diff(found.values) >= 0).all()
+        true = np.linalg.eigvalsh(np.asarray(ink.ntk(net, X), np.float64))
+        assert (np.abs(found.values[:, None] - true[None]).min(axis=1) < found.errors + 1e-6 * true[-1]).all()
+
+    def test_the_bound_of_an_eigenvalue_that_is_zero(self) -> None:
+        """It is none, where `shift / lam` overflows, and no NaN."""
+        P = Preconditioner(jnp.eye(3)[:, :1], jnp.asarray([50.0]), jnp.asarray(40.0))
+        residuals = jnp.asarray([[0.0, 1, 0], [0, 0, 0]])
+        bounds = _energy_bounds(P, Ritz(jnp.asarray([0.0, 2.0]), jnp.eye(3)[:2], residuals))
+        assert bounds[0] > 1e30
+        assert bounds[1] == 0
+
     def test_equal_samples_are_unresolved(self, x64: None) -> None:
         net, X = problem(apart=0.0)
         op = ink.kernel_operator(net, X, tile=16)
@@ -125,7 +143,7 @@ class TestEigenpairs:
         net, X = problem(apart=6e-3, dtype="float32")
         assert true[-1] / true[0] > 1e5
         assert not ink.spectrum(ink.ntk(net, X)).resolved
-        found = ink.kernel_operator(net, X).smallest()
+        found = ink.kernel_operator(net, X).smallest(K)
         assert found.resolved[0]
         assert found.errors[0] < 0.1 * found.values[0]
         assert abs(found.values[0] - true[0]) < found.errors[0]
@@ -160,6 +178,14 @@ class TestSolve:
         found = case.op.solve(np.zeros(N), preconditioner=case.rough)
         assert (found.x == 0).all()
         assert (found.steps, found.residual) == (0, 0)
+
+    def test_what_no_solution_is_near_to(self, case: Case, x64: None) -> None:
+        """Of a singular kernel: what is handed out is not farther off than zero."""
+        op = ink.kernel_operator(*problem(apart=0.0), tile=16)
+        r = np.zeros(N)
+        r[[0, -1]] = 1, -1
+        with pytest.raises(ink.ConvergenceError, match=r"at a relative residual of 1\.0e\+00 after"):
+            op.solve(r, preconditioner=op.preconditioner(RANK))
 
     def test_too_few_steps(self, case: Case, x64: None) -> None:
         with pytest.raises(
@@ -199,6 +225,13 @@ class TestQuadrature:
         assert np.abs(scores).max() < 4.5
         assert 0.4 < np.sqrt(np.mean(scores**2)) < 1.8
         assert max(float(f.quadrature_error.max()) for f in found) < 0.02
+
+    def test_the_density_of_noise_is_marked(self) -> None:
+        op = ink.kernel_operator(*problem(dtype="float32"))
+        top = float(op.largest().values[0])
+        found = op.density(np.asarray([1e-7 * top, 1e-2 * top, top], np.float32), steps=N)
+        assert list(found.resolved) == [False, True, True]
+        assert_allclose(found.resolution, 100 * np.finfo(np.float32).eps * top, rtol=1e-3)
 
     def test_gauss_rules(self, x64: None, rng: np.random.Generator) -> None:
         """Polynomials up to degree 2 s - 1 are integrated by s steps; an exhausted space ends in zeros."""

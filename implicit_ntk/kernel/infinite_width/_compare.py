@@ -1,5 +1,7 @@
 """The limit, one draw and the mean over draws, side by side."""
 
+import math
+
 import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Float, Key
@@ -48,25 +50,28 @@ class Comparison(eqx.Module):
 
     def __str__(self) -> str:
         entries = self._entries()
-        z = np.abs([self.z[entry] for entry in entries])
-        lines = [f"m = {self.width}, {self.drawn.seeds} draws", _HEADER]
-        lines += [self._row(entry) for entry in entries[:ROWS]]
-        if len(entries) > ROWS:
-            lines.append(f"... and {len(entries) - ROWS} more entries")
-        lines.append(f"largest |z| {z.max():.2f}; above {FAR:g} in {(z > FAR).sum()} of {len(z)} entries")
+        z = np.abs(np.asarray(self.z)[entries])
+        lines = [f"m = {self.width}, {self.drawn.seeds} draws", _HEADER, *self._rows(entries)]
+        if z.size > ROWS:
+            lines.append(f"... and {z.size - ROWS} more entries")
+        lines.append(f"largest |z| {z.max():.2f}; above {FAR:g} in {(z > FAR).sum()} of {z.size} entries")
         return "\n".join(lines)
 
-    def _entries(self) -> list[tuple[int, ...]]:
-        """Each entry once: of a symmetric kernel those on and above the diagonal."""
-        rows = self.limit.ndim // 2
-        entries = list(np.ndindex(*self.limit.shape))
-        return [e for e in entries if not self.symmetric or e[:rows] <= e[rows:]]
+    def _entries(self) -> tuple[np.ndarray, ...]:
+        """Indices of each entry once: of a symmetric kernel those on and above the diagonal."""
+        shape = self.limit.shape
+        rows, columns = (math.prod(half) for half in (shape[: len(shape) // 2], shape[len(shape) // 2 :]))
+        i, j = np.triu_indices(rows) if self.symmetric else np.indices((rows, columns)).reshape(2, -1)
+        return np.unravel_index(i * columns + j, shape)
 
-    def _row(self, entry: tuple[int, ...]) -> str:
+    def _rows(self, entries: tuple[np.ndarray, ...]) -> list[str]:
+        """The lines of the first of the entries."""
+        few = tuple(axis[:ROWS] for axis in entries)
         low, high = self.drawn.interval()
         of_mean = (self.drawn.mean, low, high, self.bias.value, self.bias.stderr, self.drawn.std, self.z)
-        values = [float(array[entry]) for array in (self.limit, self.draw, *of_mean)]
-        return _FORMAT.format(",".join(map(str, entry)), *values)
+        columns = (np.asarray(array)[few] for array in (self.limit, self.draw, *of_mean))
+        names = (",".join(map(str, entry)) for entry in zip(*few, strict=True))
+        return [_FORMAT.format(*line) for line in zip(names, *columns, strict=True)]
 
 
 _COLUMNS = ("limit", "this draw", "mean", "95% interval", "bias", "+-", "std of draw", "z")
