@@ -1,4 +1,7 @@
-"""A computation in a process of its own: started under limits, asked in turn, quoted when it fails."""
+"""A computation in a process of its own: started under limits, asked in turn, quoted when it fails.
+
+Between its turns a process is stopped: threads that wait for work would take time from the other's.
+"""
 
 import json
 import os
@@ -51,6 +54,7 @@ class Worker:
 
     def ask(self) -> dict[str, float]:
         """Have it compute once more."""
+        self.process.send_signal(signal.SIGCONT)
         with suppress(BrokenPipeError):  # of a process that has ended: its last words say why
             self.process.stdin.write(b"\n")
         return self.answer()
@@ -65,6 +69,7 @@ class Worker:
         fields = json.loads(line)
         if "failure" in fields:
             raise Failed(short(fields["failure"]))
+        self.process.send_signal(signal.SIGSTOP)
         return fields
 
     def last_words(self) -> str:
