@@ -53,17 +53,24 @@ def check_targets(y: AnyArray, shape: tuple[int, ...], name: str = "y") -> Float
     return check_floating(y, name)
 
 
-def check_times(times: AnyArray | Sequence[float], name: str = "times") -> Float[Array, " T"]:
-    """Times `(T,)`: finite, not negative, increasing; `TypeError` for what are no numbers, or traced ones."""
+def check_times(
+    times: AnyArray | Sequence[float], name: str = "times", endless: bool = False
+) -> Float[np.ndarray, " T"]:
+    """Times `(T,)`: not negative, increasing, finite but for the last where they may be `endless`.
+
+    Raises `ValueError`; `TypeError` for what are no numbers, or traced ones.
+    """
     try:
         values = np.asarray(times, dtype=float)
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a vector of known numbers, got {times!r}") from None
     if values.ndim != 1 or values.size == 0:
         raise ValueError(f"{name} must be a non-empty vector of times, got shape {values.shape}")
-    if not np.isfinite(values).all() or values[0] < 0 or (np.diff(values) <= 0).any():
+    if values[-1] == np.inf and not endless:
+        raise ValueError(f"{name} must be finite for this integrator; take Exponential() to go on to inf")
+    if not values[0] >= 0 or not (values[1:] > values[:-1]).all():
         raise ValueError(f"{name} must be finite, not negative and increasing; sort them and drop repeats")
-    return jnp.asarray(values)
+    return values
 
 
 def check_floating(value: AnyArray, name: str) -> Float[Array, "..."]:

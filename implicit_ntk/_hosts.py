@@ -1,11 +1,12 @@
 """Arrays that are spread over devices, of which a host may hold but a part."""
 
-from typing import TypeGuard
+import math
+from typing import Any, TypeGuard
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jaxtyping import Shaped
+from jaxtyping import PyTree, Shaped
 
 from implicit_ntk._tracing import is_traced
 
@@ -29,9 +30,22 @@ def held_rows(X: Shaped[jax.Array | np.ndarray, "n ..."]) -> int:
     """
     if not is_spread(X):
         return X.shape[0]
-    each = X.sharding.shard_shape(X.shape)[0]
+    return X.sharding.shard_shape(X.shape)[0] * devices_a_memory(X)
+
+
+def devices_a_memory(X: Shaped[jax.Array | np.ndarray, "n ..."]) -> int:
+    """How many of the devices that a batch is spread over share one memory."""
+    if not is_spread(X):
+        return 1
     local = X.sharding.addressable_devices
-    return each * len(local) if _share_memory({device.platform for device in local}) else each
+    return len(local) if _share_memory({device.platform for device in local}) else 1
+
+
+def held_share(tree: PyTree[Any]) -> float:
+    """The least share of an array that one device holds: one over the columns that units are spread over."""
+    spread = filter(is_spread, jax.tree.leaves(tree))
+    shares = (math.prod(leaf.sharding.shard_shape(leaf.shape)) / max(leaf.size, 1) for leaf in spread)
+    return min(shares, default=1.0)
 
 
 def _share_memory(platforms: set[str]) -> bool:

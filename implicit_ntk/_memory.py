@@ -12,6 +12,8 @@ def memory_limit() -> int:
     """
     asked = os.environ.get("IMPLICIT_NTK_MEMORY")
     if asked is not None:
+        if not asked.strip().isdecimal():
+            raise ValueError(f"IMPLICIT_NTK_MEMORY must be a number of bytes, got {asked!r}")
         return int(asked)
     stats = jax.local_devices()[0].memory_stats() or {}
     total = stats.get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

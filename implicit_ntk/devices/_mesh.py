@@ -30,7 +30,8 @@ def device_mesh(
     devices = jax.devices() if devices is None else devices
     if samples is None:
         samples = len(devices) // columns
-    check_positive(samples, "samples")
+    else:
+        check_positive(samples, "samples")
     if samples * columns != len(devices):
         raise ValueError(
             f"samples * columns must be the number of devices, {len(devices)}, got {samples} * {columns}; "

@@ -36,7 +36,7 @@ def check_same(values: list[Shaped[AnyArray, "..."]], message: str) -> None:
 def fingerprint(host: Shaped[np.ndarray, "..."]) -> int:
     """A number that differs where form or values do."""
     form = zlib.crc32(f"{host.shape} {host.dtype}".encode())
-    return zlib.crc32(np.ascontiguousarray(host).data, form) if host.size else form
+    return zlib.crc32(np.ascontiguousarray(host).reshape(-1).view(np.uint8).data, form)
 
 
 def from_processes(words: list[int]) -> UInt32[np.ndarray, "processes words"]:

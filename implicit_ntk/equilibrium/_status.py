@@ -15,6 +15,8 @@ class Status(enum.IntEnum):
     NONFINITE = 3
     DIVERGED = 4
     BREAKDOWN = 5
+    NOT_FOLLOWED = 6
+    """No solve ends so: an integrator that cannot go on tells it by this."""
 
 
 RUNNING = -1
@@ -37,6 +39,10 @@ _CAUSE_AND_REMEDY = {
     Status.BREAKDOWN: (
         "broke down: I - J is singular or close to it, or the Krylov space holds no solution; use LU() or "
         "a larger restart, or move away from the edge (a smaller gamma0)"
+    ),
+    Status.NOT_FOLLOWED: (
+        "cannot go on: its integrator needs more than max_steps, or ever shorter steps, or at t = inf the "
+        "residual does not fall (lambda_min is not resolved); raise max_steps or rtol, or ask for less time"
     ),
 }
 

@@ -12,6 +12,7 @@ from jax import lax
 from jaxtyping import Array, DTypeLike, Float, Int, PyTree
 
 from implicit_ntk._checks import AnyArray, check_floating
+from implicit_ntk._hosts import held_rows
 from implicit_ntk._memory import require_memory
 from implicit_ntk.jacobian._linearization import Linearization
 from implicit_ntk.networks import AbstractNetwork, as_tangent, check_tangent, forms, trained_leaves
@@ -82,9 +83,9 @@ class AbstractJacobian(eqx.Module):
                 "other must be a Jacobian of the same kind, of as many outputs, with trained leaves of the "
                 "same names, shapes and dtypes; build it by jacobian(net, X2, kind=...)"
             )
-        n1, n2 = (J.linearization.X.shape[0] for J in (self, self if other is None else other))
+        n2 = (self if other is None else other).linearization.X.shape[0]
         matrices = len(self.net.trained) * math.prod(self.linearization.shape[1:]) ** 2
-        require_gram(matrices, n1, n2, self.linearization.X.dtype)
+        require_gram(matrices, held_rows(self.linearization.X), n2, self.linearization.X.dtype)
         return _blocks(self, other)
 
     def kernel_diagonal(self, other: "AbstractJacobian") -> Float[Array, "k n1 n2"]:

@@ -1,7 +1,6 @@
 """The Jacobian of a batch of any size, some rows at a time: as many as the memory has room for."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -39,7 +38,7 @@ def jacobian_tiles(
     `MemoryError` where a single row does not fit; `TypeError` inside of a transformation.
     """
     X, method, kind = check_request(net, X, method, kind)
-    require_concrete("jacobian_tiles", (net, X, method))
+    require_concrete("jacobian_tiles", has_tracer((net, X, method)))
     tile = tile_rows(net, X.shape[0], method, kind) if tile is None else tile
     check_positive(tile, "tile")
     method = prepared(net, X, method)
@@ -80,7 +79,10 @@ def rows_within(budget: int, n: int, needs: Callable[[int], int]) -> int:
     # What a solve takes is convex in its rows, so that a chord errs on the safe side; LU(), whose
     # own tiles make it concave, takes a few chords.
     while (needed := needs(rows)) > budget:
-        rows = 1 + int((rows - 1) * (budget - least) / (needed - least))
+        rows = 1 + (rows - 1) * (budget - least) // (needed - least)
+    # Of what is far from linear, such as the n^2 entries of a pair of tiles, a chord takes too little.
+    while 2 * rows <= n and needs(2 * rows) <= budget:
+        rows *= 2
     return _dividing(n, rows)
 
 
@@ -158,9 +160,9 @@ def _shared(J: AbstractJacobian) -> tuple[PyTree, PyTree]:
     return J.linearization.net, J.linearization.method
 
 
-def require_concrete(what: str, inputs: PyTree[Any]) -> None:
+def require_concrete(what: str, traced: bool) -> None:
     """Raise `TypeError` inside of a transformation."""
-    if has_tracer(inputs):
+    if traced:
         raise TypeError(f"{what} needs known arrays; call it outside of jit, grad and vmap")
 
 

@@ -1,6 +1,7 @@
 """Tiles for a kernel whose solves do not fit in the memory at once."""
 
 import dataclasses
+import operator
 
 from implicit_ntk._checks import check_positive
 from implicit_ntk._memory import memory_limit, require_memory
@@ -8,8 +9,8 @@ from implicit_ntk.jacobian import held_bytes, rows_within
 from implicit_ntk.kernel._reduction import Reduction
 from implicit_ntk.kernel._request import Request
 
-TRIVIAL = 100_000
-"""Nothing is traced for the sake of its memory where so many copies of the states would fit."""
+TRIVIAL = 100_000, 100
+"""Nothing is traced for the sake of its memory where so many copies of the states, and results, would fit."""
 
 SHARE = 4
 """One part in so many of the room is for a pair of tiles, the rest for Jacobians that are held."""
@@ -32,13 +33,13 @@ def plan_for(request: Request, tile: int | None, reduction: Reduction, matrices:
     if tile is not None:
         check_positive(tile, "tile")
     if request.is_traced or request.is_spread:
-        _require_one_piece(request, tile, reduction)
+        _require_one_piece(request, tile, reduction, matrices)
         return None
     n1, n2 = request.sizes
     result = matrices * n1 * n2 * request.X1.dtype.itemsize
-    require_memory(result, "the kernel", "pass fewer samples, or have ntk_into fill an array on disk")
+    require_memory(result, "the kernel", "pass fewer samples, or, for ntk, ntk_into and a memory map")
     one_piece = tile is None or tile >= max(n1, n2)
-    if one_piece and (_is_trivial(request) or _piece_bytes(request, reduction) <= memory_limit()):
+    if one_piece and (_is_trivial(request, matrices) or _piece_bytes(request, reduction) <= memory_limit()):
         return None
     return plan_within(memory_limit() - result, request, tile, reduction)
 
@@ -60,7 +61,7 @@ def plan_within(room: int, request: Request, tile: int | None, reduction: Reduct
     return Plan(tile, 1 + (room - pair(tile)) // each)
 
 
-def _require_one_piece(request: Request, tile: int | None, reduction: Reduction) -> None:
+def _require_one_piece(request: Request, tile: int | None, reduction: Reduction, matrices: int) -> None:
     """There are no tiles inside of a transformation, nor over several devices."""
     where, remedy = (
         ("inside of a transformation", "call it outside of jit, where it works in tiles")
@@ -69,8 +70,8 @@ def _require_one_piece(request: Request, tile: int | None, reduction: Reduction)
     )
     if tile is not None:
         raise ValueError(f"tile has no meaning {where}, where the kernel is made in one piece; leave it out")
-    if not _is_trivial(request):
-        needed = int(request.held_share * _piece_bytes(request, reduction))
+    if not _is_trivial(request, matrices):
+        needed = _piece_bytes(request, reduction) if request.is_traced else request.spread_bytes(matrices)
         require_memory(needed, f"the kernel {where}", remedy)
 
 
@@ -79,7 +80,9 @@ def _piece_bytes(request: Request, reduction: Reduction) -> int:
     return request.piece_bytes(reduction, n1, None if request.X2 is None else n2)
 
 
-def _is_trivial(request: Request) -> bool:
+def _is_trivial(request: Request, matrices: int) -> bool:
     """Is it so small that its memory is nobody's concern?"""
-    states = max(request.sizes) * request.outputs * request.net.width
-    return TRIVIAL * states * request.X1.dtype.itemsize <= memory_limit()
+    n1, n2 = request.sizes
+    numbers = (max(n1, n2) * request.outputs * request.net.width, matrices * n1 * n2)
+    copies = max(map(operator.mul, TRIVIAL, numbers))
+    return copies * request.X1.dtype.itemsize <= memory_limit()

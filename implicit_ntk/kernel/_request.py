@@ -8,10 +8,11 @@ import jax
 from jaxtyping import Array, Float, PyTree
 
 from implicit_ntk._checks import AnyArray
-from implicit_ntk._hosts import held_rows, is_spread
-from implicit_ntk._working_set import working_set
+from implicit_ntk._hosts import devices_a_memory, held_rows, held_share, is_spread
+from implicit_ntk._tracing import is_staged
+from implicit_ntk._working_set import SLACK, working_set
 from implicit_ntk.equilibrium import Equilibrium, Method, Policy, checked, has_tracer
-from implicit_ntk.jacobian import check_request
+from implicit_ntk.jacobian import check_request, held_bytes, solve_bytes
 from implicit_ntk.kernel._reduction import Piece, Reduction, reduced
 from implicit_ntk.networks import AbstractNetwork
 
@@ -53,13 +54,8 @@ class Request:
 
     @property
     def is_traced(self) -> bool:
-        """Inside of a transformation?"""
-        return has_tracer(self.inputs)
-
-    @property
-    def held_share(self) -> float:
-        """The share of the rows that one memory holds: one, unless they are spread over devices."""
-        return held_rows(self.X1) / self.X1.shape[0]
+        """Inside of a transformation, be it that all arrays are known there?"""
+        return has_tracer(self.inputs) or is_staged()
 
     @property
     def is_spread(self) -> bool:
@@ -70,6 +66,21 @@ class Request:
         """Bytes that so many rows and columns take in one piece, solves and result included."""
         X1, X2 = (None if n is None else self._batch(n) for n in (n1, n2))
         return working_set(reduced, self.net, X1, X2, self.method, "report", self.kind, reduction)
+
+    def spread_bytes(self, matrices: int) -> int:
+        """Bytes that one memory holds where arrays are spread over devices: an upper estimate.
+
+        States and gradients of its rows and units; the gradients of all columns, which the Gram gathers; a
+        product's rows and its partial sums, of all units; its rows of the result, by leaf and summed.
+        """
+        itemsize, share = self.X1.dtype.itemsize, held_share(self.net)
+        rows = sum(map(held_rows, (self.X1,) if self.X2 is None else (self.X1, self.X2)))
+        columns = self.sizes[1] * devices_a_memory(self.X1)
+        states = solve_bytes(self.net, rows, self.method, self.kind)
+        gathered = held_bytes(self.net, columns, self.method, self.kind)
+        exchanged = 2 * rows * self.outputs * self.net.width * itemsize if share < 1 else 0
+        blocks = (2 + len(self.net.trained)) * matrices * held_rows(self.X1) * self.sizes[1] * itemsize
+        return int(share * (states + gathered) + exchanged + SLACK * blocks)
 
     def in_one_piece(self, reduction: Reduction) -> PyTree[Array]:
         """All of it in one program."""

@@ -12,6 +12,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
 from implicit_ntk._checks import AnyArray, check_positive
+from implicit_ntk._hosts import on_host
 from implicit_ntk._memory import memory_limit
 from implicit_ntk.equilibrium import Method
 from implicit_ntk.jacobian import require_concrete
@@ -54,7 +55,7 @@ def kernel_tiles(
     **Raises:** as `ntk`, at once for the arguments; `TypeError` inside of a transformation;
     `MemoryError` where a pair of tiles does not fit.
     """
-    walk = _walk("kernel_tiles", net, X1, X2, method, kind, tile)
+    walk = _walk(_request("kernel_tiles", net, X1, X2, method, kind), tile)
     return (Tile(rows, columns, _total(block)) for rows, columns, block in walk)
 
 
@@ -79,10 +80,11 @@ def ntk_into(
 
     **Raises:** as `kernel_tiles`; `ValueError` or `TypeError` for an `out` that is not of that form.
     """
-    walk = _walk("ntk_into", net, X1, X2, method, kind, tile)
-    _check_out(out, walk.request)
+    request = _request("ntk_into", net, X1, X2, method, kind)
+    _check_out(out, request)
+    walk = _walk(request, tile)
     for rows, columns, block in walk:
-        some = np.asarray(_total(block))
+        some = on_host(_total(block))
         out[BLOCKS.index(out.ndim, rows, columns)] = some
         if walk.symmetric and rows != columns:
             out[BLOCKS.index(out.ndim, columns, rows)] = BLOCKS.transposed(some)
@@ -106,17 +108,20 @@ def assembled(walk: Walk, finish: Callable[[PyTree[Array]], PyTree[Array]]) -> P
     return whole
 
 
-def _walk(
+def _request(
     what: str,
     net: AbstractNetwork,
     X1: AnyArray,
     X2: AnyArray | None,
     method: Method | None,
     kind: str,
-    tile: int | None,
-) -> Walk:
+) -> Request:
     request = Request.of(net, X1, X2, method, kind)
-    require_concrete(what, request.inputs)
+    require_concrete(what, request.is_traced)
+    return request
+
+
+def _walk(request: Request, tile: int | None) -> Walk:
     if tile is not None:
         check_positive(tile, "tile")
     return Walk(request, plan_within(memory_limit(), request, tile, BLOCKS), BLOCKS)

@@ -49,6 +49,9 @@ def check_kernel(ran: dict[str, Any], net: ink.ReluImplicit, X: np.ndarray) -> N
     assert all(block.shape == (N // 2, N) for _, block in ran["mine"])
     for H in (ran["H"], ink.ntk(ran["net"], mine)):
         np.testing.assert_allclose(process_allgather(H, tiled=True), want, rtol=2e-6, atol=2e-7)
+    out = np.empty_like(want)
+    ink.ntk_into(out, ran["net"], ran["X"])
+    np.testing.assert_allclose(out, want, rtol=2e-6, atol=2e-7)
     found = ink.spectrum(ran["H"]).eigenvalues
     np.testing.assert_allclose(found, np.linalg.eigvalsh(want), rtol=1e-5, atol=1e-6)
 

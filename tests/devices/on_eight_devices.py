@@ -14,6 +14,9 @@ from numpy.testing import assert_allclose
 
 import implicit_ntk as ink
 from implicit_ntk._hosts import held_rows
+from implicit_ntk.devices._place import fingerprint
+from implicit_ntk.kernel._reduction import BLOCKS, reduced
+from implicit_ntk.kernel._request import Request
 
 N, D, M = 16, 5, 24
 SAME = dict(rtol=1e-10, atol=1e-11)
@@ -196,6 +199,8 @@ class TestDoors:
             ink.device_mesh(3, 2)
         with pytest.raises(ValueError, match="must be the number of devices, 8, got 2 . 3"):
             ink.device_mesh(columns=3)
+        with pytest.raises(ValueError, match="must be the number of devices, 8, got 0 . 16"):
+            ink.device_mesh(columns=16)
         with pytest.raises(ValueError, match="columns must be a positive integer, got 0"):
             ink.device_mesh(columns=0)
         with pytest.raises(TypeError, match="mesh must be one that device_mesh"):
@@ -230,6 +235,32 @@ def test_rows_held(monkeypatch: pytest.MonkeyPatch) -> None:
     assert held_rows(X) == N // 4 * 8
     monkeypatch.setattr("implicit_ntk._hosts._share_memory", lambda platforms: False)
     assert held_rows(X) == N // 4
+
+
+@pytest.mark.parametrize(
+    "shape", [(8, 1), *(pytest.param(shape, marks=pytest.mark.slow) for shape in ((4, 2), (1, 8)))]
+)
+def test_memory_of_a_device(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it is said to hold bounds what the compiler plans; past the limit the kernel is refused."""
+    monkeypatch.setattr("implicit_ntk._hosts._share_memory", lambda platforms: False)
+    mesh = ink.device_mesh(*shape)
+    net, X = ink.spread_network(network("GG22"), mesh), ink.spread_rows(inputs(64), mesh)
+    asked = Request.of(net, X, None, None, "auto")
+    program = reduced.lower(net, X, None, asked.method, "report", asked.kind, BLOCKS).compile()
+    memory = program.compiled.memory_analysis()
+    planned = memory.temp_size_in_bytes + memory.output_size_in_bytes
+    found = asked.spread_bytes(1)
+    assert planned <= found <= 5 * planned, found / planned
+    monkeypatch.setenv("IMPLICIT_NTK_MEMORY", str(found - 1))
+    with pytest.raises(MemoryError, match="^the kernel of arrays that are spread over devices needs"):
+        ink.ntk(net, X)
+
+
+def test_fingerprints() -> None:
+    """Of any dtype, scalars and empty arrays too; they differ where values or form do."""
+    some = [np.zeros((2, 3), dtype) for dtype in (np.float32, jax.numpy.bfloat16)]
+    some += [np.zeros(()), np.zeros(0), np.ones((2, 3), np.float32), np.zeros((3, 2), np.float32)]
+    assert len(set(map(fingerprint, some))) == len(some)
 
 
 @pytest.mark.slow

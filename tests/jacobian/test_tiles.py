@@ -90,6 +90,11 @@ class TestRows:
         rows = rows_within(150, 10_007, needs)
         assert needs(rows) <= 150 < needs(2 * rows)
 
+    def test_quadratic_needs(self) -> None:
+        """As of a pair of tiles, of which a chord alone would take a tenth."""
+        rows = rows_within(10_005, 10_007, lambda rows: 5 + rows**2)
+        assert rows**2 <= 10_000 < (2 * rows) ** 2
+
     def test_of_a_network(self, key: jax.Array) -> None:
         """What is said to fit does, and twice as many rows do not."""
         net, method = network(key, width=40), ink.Method()
@@ -99,6 +104,11 @@ class TestRows:
         assert fits <= 100_000 < twice
         with pytest.raises(MemoryError, match="^solving one row needs .*; take a narrower network"):
             tile_rows(net, 1000, method, budget=1000)
+
+    def test_transposed_weights_are_no_copies(self, key: jax.Array) -> None:
+        """Of one row of a wide network all arrays together are small beside `A`."""
+        net = network(key, width=300, trained=("A",))
+        assert solve_bytes(net, 1, ink.Method(), "outer") < 0.2 * net.A.nbytes
 
     @pytest.mark.slow
     def test_the_solver_counts(self, key: jax.Array) -> None:

@@ -12,14 +12,18 @@ from numpy.lib.format import open_memmap
 from numpy.testing import assert_allclose, assert_array_equal
 
 import implicit_ntk as ink
+from implicit_ntk._memory import memory_limit
 from implicit_ntk.kernel import _plan, _walk
 from implicit_ntk.kernel._plan import Plan, plan_for
-from implicit_ntk.kernel._reduction import BLOCKS
+from implicit_ntk.kernel._reduction import BLOCKS, reduced
 from implicit_ntk.kernel._request import Request
 
 D, M, N = 3, 12, 6
 ENTRIES = (ink.ntk, ink.ntk_blocks, ink.ntk_trace, ink.ntk_diagonal)
 SAME = dict(rtol=1e-12, atol=1e-12)
+
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def network(key: jax.Array, **options: Any) -> ink.ReluImplicit:
@@ -53,7 +57,12 @@ def solved_rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @pytest.mark.parametrize("cross", [False, True], ids=["one batch", "cross"])
 @pytest.mark.parametrize(
     ("kind", "outputs"),
-    [("outer", None), ("outer", 2), ("autodiff", None), pytest.param("autodiff", 2, marks=pytest.mark.slow)],
+    [
+        ("outer", None),
+        ("autodiff", None),
+        pytest.param("outer", 2, marks=pytest.mark.slow),
+        pytest.param("autodiff", 2, marks=pytest.mark.slow),
+    ],
 )
 def test_tiles_equal_the_whole(
     kind: str, outputs: int | None, cross: bool, key: jax.Array, X: np.ndarray, X2: np.ndarray, x64: None
@@ -87,6 +96,7 @@ def test_one_tile_is_the_whole(
     assert not solved_rows
 
 
+@pytest.mark.slow
 def test_keeps_the_dtype(key: jax.Array, X: np.ndarray) -> None:
     net = network(key)
     H = ink.ntk(net, X, tile=4)
@@ -121,7 +131,9 @@ class TestMemory:
         assert plan(result + pair, tile=10) == Plan(10, 1)
         with pytest.raises(MemoryError, match="^tiles of 10 rows need .*; pass a smaller tile"):
             plan(result + pair - 1, tile=10)
-        with pytest.raises(MemoryError, match=r"^the kernel needs .*; pass fewer samples, or have ntk_into"):
+        with pytest.raises(
+            MemoryError, match="^the kernel needs .*; pass fewer samples, or, for ntk, ntk_into"
+        ):
             plan(result - 1)
         with pytest.raises(MemoryError, match="^solving one row needs"):
             plan(result + 100)
@@ -153,6 +165,31 @@ class TestMemory:
         assert plan_for(Request.of(net, X, None, None, "auto"), None, BLOCKS, 1).tile == 1
         assert_allclose(ink.ntk(net, X), want, **SAME)
 
+    def test_a_result_that_outgrows_the_states(self, key: jax.Array, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Of 25,000 samples and one unit, the states take nothing and the kernel all."""
+        request = Request.of(network(key, width=1), np.ones((25_000, D), np.float32), None, None, "auto")
+        self.limited(monkeypatch, 10**10)
+        assert plan_for(request, None, BLOCKS, 1) is not None
+
+    @pytest.mark.parametrize("asked", ["8GB", "-1", ""])
+    def test_what_is_no_number(self, asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("IMPLICIT_NTK_MEMORY", asked)
+        with pytest.raises(
+            ValueError, match=f"^IMPLICIT_NTK_MEMORY must be a number of bytes, got '{asked}'"
+        ):
+            memory_limit()
+
+    def test_of_known_arrays_inside_of_jit(
+        self, key: jax.Array, X: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Nothing is traced in the arguments, and yet no number can be looked at."""
+        net, known = network(key), jnp.asarray(X, jnp.float32)
+        with pytest.raises(TypeError, match="^kernel_tiles needs known arrays"):
+            jax.jit(lambda c: c * next(ink.kernel_tiles(net, known)).block)(2.0)
+        self.limited(monkeypatch, 1000)
+        with pytest.raises(MemoryError, match="^the kernel inside of a transformation needs"):
+            jax.jit(lambda c: c * ink.ntk(net, known))(2.0)
+
     def test_in_one_piece_inside_of_a_transformation(
         self, key: jax.Array, X: np.ndarray, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -161,6 +198,19 @@ class TestMemory:
         message = "^the kernel inside of a transformation needs .*; call it outside of jit, where it works"
         with pytest.raises(MemoryError, match=message):
             jax.jit(lambda X: ink.ntk(net, X))(X)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cross", [False, True])
+@pytest.mark.parametrize(("n", "width"), [(200, 20), (60, 60)])
+def test_estimate_bounds_the_plan(n: int, width: int, cross: bool, key: jax.Array) -> None:
+    """Of the compiler, for the network with most Grams a kernel: many samples, few units."""
+    X = jnp.ones((n, D), jnp.float32)
+    asked = Request.of(ink.MonotoneImplicit.init(key, D, width), X, X if cross else None, None, "auto")
+    program = reduced.lower(asked.net, X, asked.X2, asked.method, "report", asked.kind, BLOCKS).compile()
+    memory = program.compiled.memory_analysis()
+    planned = memory.temp_size_in_bytes + memory.output_size_in_bytes
+    assert planned <= asked.piece_bytes(BLOCKS, n, n if cross else None) <= 5 * planned
 
 
 @pytest.mark.parametrize("held", [1, 2, 3, 9])
@@ -262,7 +312,11 @@ ITERATE: dict[str, Callable] = {
 
 
 @pytest.mark.parametrize(("out", "error", "message"), OUT)
-def test_door_of_out(out: Any, error: type, message: str, key: jax.Array, unchecked: None) -> None:
+def test_door_of_out(
+    out: Any, error: type, message: str, key: jax.Array, unchecked: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is factored."""
+    monkeypatch.delattr(_walk, "prepared")
     with pytest.raises(error, match=f"^{message}"):
         ink.ntk_into(out, network(key), GOOD)
 
