@@ -6,8 +6,15 @@ Importing this module imports no plotting, no data set and no command line, and 
 """
 
 from implicit_ntk._version import __version__ as __version__
+from implicit_ntk.devices import (
+    device_mesh as device_mesh,
+    spread_local_rows as spread_local_rows,
+    spread_network as spread_network,
+    spread_rows as spread_rows,
+)
 from implicit_ntk.dynamics import (
     Euler as Euler,
+    Exponential as Exponential,
     Trajectory as Trajectory,
     gradient_flow as gradient_flow,
     linearized_flow as linearized_flow,
@@ -40,10 +47,16 @@ from implicit_ntk.equilibrium import (
 )
 from implicit_ntk.jacobian import jacobian as jacobian
 from implicit_ntk.kernel import (
+    alignment as alignment,
+    block_spectra as block_spectra,
     infinite_width as infinite_width,
+    kernel_drift as kernel_drift,
+    kernel_operator as kernel_operator,
+    kernel_tiles as kernel_tiles,
     ntk as ntk,
     ntk_blocks as ntk_blocks,
     ntk_diagonal as ntk_diagonal,
+    ntk_into as ntk_into,
     ntk_trace as ntk_trace,
     spectrum as spectrum,
 )

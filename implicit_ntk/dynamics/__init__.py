@@ -1,6 +1,7 @@
 """Dynamics: gradient flow of a network, and its linearised twin in closed form."""
 
-from implicit_ntk.dynamics._euler import AbstractIntegrator as AbstractIntegrator, Euler as Euler
+from implicit_ntk.dynamics._euler import Euler as Euler
+from implicit_ntk.dynamics._exponential import Exponential as Exponential
 from implicit_ntk.dynamics._flow import (
     FlowState as FlowState,
     assemble as assemble,
@@ -10,6 +11,7 @@ from implicit_ntk.dynamics._flow import (
     segment as segment,
     start as start,
 )
+from implicit_ntk.dynamics._integrator import AbstractIntegrator as AbstractIntegrator
 from implicit_ntk.dynamics._linearized import (
     LinearizedFlow as LinearizedFlow,
     linearized_flow as linearized_flow,

@@ -5,7 +5,6 @@ a step Euler uses the velocity of its start, late by half a step on average. A s
 share s of the step's motion unsolved is late by s of a step more.
 """
 
-import abc
 import math
 import operator
 
@@ -17,6 +16,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from implicit_ntk._checks import check_real
 from implicit_ntk._tracing import is_traced
+from implicit_ntk.dynamics._integrator import AbstractIntegrator
 from implicit_ntk.dynamics._problem import FlowProblem, Leaves, States
 from implicit_ntk.equilibrium import Status, norms
 
@@ -42,30 +42,6 @@ class EulerState(eqx.Module):
     forward_evaluations: Int[Array, ""]
     adjoint_evaluations: Int[Array, ""]
     status: Int[Array, ""]
-
-
-class AbstractIntegrator(eqx.Module):
-    """Moves a `FlowState` along the gradient flow of a `FlowProblem`; pure, and jitted once."""
-
-    @abc.abstractmethod
-    def check(self, problem: FlowProblem) -> FlowProblem:
-        """The problem, refused where this integrator is known to fail on it."""
-
-    @abc.abstractmethod
-    def init(self, problem: FlowProblem) -> PyTree:
-        """The state at t = 0."""
-
-    @abc.abstractmethod
-    def advance(self, problem: FlowProblem, state: PyTree, until: Float[Array, ""]) -> PyTree:
-        """The state after the last step that ends at or before `until`."""
-
-    @abc.abstractmethod
-    def leaves_at(self, problem: FlowProblem, state: PyTree, time: Float[Array, ""]) -> Leaves:
-        """Dense output: the trained leaves at a time within the next step."""
-
-    @abc.abstractmethod
-    def error_at(self, problem: FlowProblem, state: PyTree, time: Float[Array, ""]) -> Float[Array, ""]:
-        """An estimate of `||u_numerical - u||`, the integrator's own error."""
 
 
 class Euler(AbstractIntegrator):

@@ -11,7 +11,9 @@ from jax import lax
 from jaxtyping import Array, Float, PyTree
 
 from implicit_ntk._checks import AnyArray, check_batch, check_targets, check_times
-from implicit_ntk.dynamics._euler import AbstractIntegrator
+from implicit_ntk._hosts import held_rows
+from implicit_ntk._tracing import is_traced
+from implicit_ntk.dynamics._integrator import AbstractIntegrator
 from implicit_ntk.dynamics._problem import Data, FlowProblem
 from implicit_ntk.dynamics._record import Record, record
 from implicit_ntk.dynamics._trajectory import Trajectory
@@ -29,7 +31,7 @@ from implicit_ntk.equilibrium import (
     has_tracer,
 )
 from implicit_ntk.jacobian import check_request, require_gram
-from implicit_ntk.kernel import require_decomposition
+from implicit_ntk.kernel import require_decomposition, resolution_of
 from implicit_ntk.networks import AbstractNetwork
 
 
@@ -55,28 +57,45 @@ def gradient_flow(
     The predictions obey `du/dt = -H(t)(u - y)` (GG22, Lemma 4.1). Steps are the integrator's own;
     what is recorded at the requested times is solved for there, to the method's tolerance.
 
-    **Arguments:** `X` (n, d), `y` (n,) or (n, k) targets; `times` (T,), increasing, from 0 on;
-    `integrator` such as `Euler(dt)`; `X_test` (q, d) and `y_test` (q,) or (q, k) to watch; `method`, None
-    for the network's default.
+    **Arguments:** `X` (n, d), `y` (n,) or (n, k) targets; `times` (T,), increasing, from 0 on, the last
+    perhaps `inf` with `Exponential()`; `integrator`, `Euler(dt)` or `Exponential(rtol)`; `X_test` (q, d) and
+    `y_test` (q,) or (q, k) to watch; `method`, None for the network's default.
 
     **Returns:** a `Trajectory`. Its metrics: `train_error`, `test_error` (share of wrong signs, a zero
     half wrong; of k > 1 outputs the share of rows whose largest output is not that of the targets, the
     first of equal ones counting as the largest), `test_loss` (`||f - y_test||^2 / 2`), `contraction`
     (`gamma ||A(t)||`), `distance_A` and so on (`||A(t) - A(0)||_F`), `residual` (the largest of the
-    recorded solve), `integrator_error` (`||u_numerical - u||` of the same steps on the linearised
-    dynamics), and the running counts `steps`, `forward_evaluations`, `adjoint_evaluations`.
+    recorded solve), `integrator_error` (the integrator's estimate of `||u_numerical - u||`: of
+    `Euler` that of the same steps on the linearised dynamics, of `Exponential` the sum over its steps, where
+    the error on unseen data counts if it is larger), and the running counts `steps`, `forward_evaluations`,
+    `adjoint_evaluations`.
 
-    **Raises:** `ValueError` or `TypeError` for bad input, and for a step that is unstable;
-    `ConvergenceError` where a solve fails on the way, with the time it got to (`on_failure="report"`
-    returns the run up to there); `MemoryError` where `H(0)` and its eigenvectors are past the limit.
+    **Raises:** `ValueError` or `TypeError` for bad input, for a step that is unstable, and for `inf` where
+    `lambda_min` is not resolved; `ConvergenceError` where a solve fails on the way, or the integrator
+    cannot go on, with the time it got to (`on_failure="report"` returns the run up to there); `MemoryError`
+    where `H(0)` and its eigenvectors are past the limit.
     """
-    times = check_times(times)
     if not isinstance(integrator, AbstractIntegrator):
         raise TypeError(f"integrator must be an integrator such as Euler(dt=0.01), got {integrator!r}")
+    times = check_times(times, endless=integrator.reaches_infinity)
     problem, method = _posed(net, X, y, X_test, y_test, method)
     problem = integrator.check(problem)
-    traj = _run(problem, integrator, times.astype(problem.train.X.dtype))
+    problem = _check_limit(problem) if np.isinf(times[-1]) else problem
+    traj = _run(problem, integrator, jnp.asarray(times, problem.train.X.dtype))
     return reported(traj, method)
+
+
+def _check_limit(problem: FlowProblem) -> FlowProblem:
+    """Raise `ValueError` where it is not known whether the slowest mode is ever learnt."""
+    unknown = problem.eigenvalues[0] <= resolution_of(problem.eigenvalues)
+    message = (
+        "times ends in inf, but lambda_min is not resolved: compute in float64, or ask for a finite time"
+    )
+    if is_traced(unknown):
+        return eqx.error_if(problem, unknown, message)
+    if unknown:
+        raise ValueError(message)
+    return problem
 
 
 def pose(
@@ -165,7 +184,7 @@ def _posed(
     X, method, _ = check_request(net, X, method)
     out = net.out_shape
     require_decomposition(X.shape[0] * math.prod(out), X.dtype)
-    require_gram(len(net.trained) * math.prod(out) ** 2, X.shape[0], X.shape[0], X.dtype)
+    require_gram(len(net.trained) * math.prod(out) ** 2, held_rows(X), X.shape[0], X.dtype)
     y = check_targets(y, (X.shape[0], *out)).astype(X.dtype)
     if X_test is None and y_test is not None:
         raise ValueError("y_test needs X_test; pass both, or X_test alone")

@@ -124,6 +124,10 @@ class FlowProblem(eqx.Module):
         at = linearize(self.network(leaves), self.train.X, method, "report", z0, p0, self.train.phi)
         return States(at.equilibrium, at.adjoint)
 
+    def residual(self, leaves: Leaves, states: States) -> Float[Array, "n *out"]:
+        """`u - y`, corrected for what the solves left unsolved."""
+        return _residual(self.at(leaves, states), self.train, self.y)
+
     def gradient(self, leaves: Leaves, states: States) -> Leaves:
         """`J^T r`, the gradient of the loss, by name."""
         at = self.at(leaves, states)

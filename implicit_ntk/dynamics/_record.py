@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
-from implicit_ntk.dynamics._euler import AbstractIntegrator
+from implicit_ntk.dynamics._integrator import AbstractIntegrator
 from implicit_ntk.dynamics._problem import Data, FlowProblem, Leaves
 from implicit_ntk.equilibrium import Equilibrium, Status
 from implicit_ntk.networks import AbstractNetwork, solve_injected

@@ -1,11 +1,13 @@
 """The kernel of one network on one set of samples, and what its spectrum says."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Float
 
+from implicit_ntk._memory import require_memory
 from implicit_ntk.experiments._assemble import Solves, assemble, solved_tiles, solves_of_all
 from implicit_ntk.experiments._eigen import Eigen, decompose
 from implicit_ntk.experiments._limit import Limit, compare
@@ -52,6 +54,8 @@ def run_kernel(
     """
     subject, seconds = subject_of(config), {}
     net, X, method = subject.net, subject.samples.X, subject.choice.method
+    if config.decomposed:
+        _require_room(len(X) * math.prod(net.out_shape), X.dtype)
     with timed("solving", seconds, progress):
         tiles = solved_tiles(net, X, method, lambda share: progress(share, "solving"))
         solves = solves_of_all(tiles)
@@ -64,3 +68,9 @@ def run_kernel(
         with timed("spectrum", seconds, progress):
             eigen, limit = decompose(H, subject.y), compare(net, X, H, subject.y)
     return KernelResult(subject, solves, H, traces, eigen, limit, seconds)
+
+
+def _require_room(rows: int, dtype: np.dtype) -> None:
+    """Raise `MemoryError`, before hours of work, where the eigenvectors would not fit in the end."""
+    what = f"the kernel of {rows} rows and its eigenvectors"
+    require_memory(4 * rows**2 * dtype.itemsize, what, "take --memmap or --matrix-free, or fewer samples")

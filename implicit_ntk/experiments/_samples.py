@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 from pathlib import Path
 from typing import Literal
+from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -125,7 +126,7 @@ def _of_file(path: Path, n: int | None, dtype: np.dtype) -> Samples:
     indices = np.arange(len(X) if n is None else n)
     image_shape = None if X.ndim == 2 else (X.shape[1], X.shape[2], X.shape[3] if X.ndim == 4 else 1)
     rows = X[indices].reshape(indices.size, -1).astype(dtype)
-    labels = None if y is None else y[indices]
+    labels = None if y is None else _labels(y[indices])
     return Samples(rows, labels, _classes(labels), image_shape, indices, path.name)
 
 
@@ -133,12 +134,19 @@ def _arrays(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     if not path.is_file():
         raise FileNotFoundError(f"data: {path} is not a file; name an .npz file with an array X")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             return file["X"], file.get("y")
-    except (ValueError, KeyError, TypeError, OSError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, OSError, EOFError, AttributeError, BadZipFile) as error:
         raise ValueError(
             f"data: {path} is no .npz file with an array X; write it with numpy.savez"
         ) from error
+
+
+def _labels(y: np.ndarray) -> Labels | Targets:
+    """Integers, one a row, are labels; rows of several are targets, as floating-point numbers are."""
+    if y.dtype.kind == "f":
+        return y
+    return y.ravel() if y.size == len(y) else y.astype(float)
 
 
 def _classes(labels: np.ndarray | None) -> tuple[int, ...]:

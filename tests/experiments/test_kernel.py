@@ -201,6 +201,13 @@ def test_folder_is_written_whole_or_not_at_all(result, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
+def test_what_does_not_fit_is_refused_before_any_work(run, monkeypatch):
+    monkeypatch.setenv("IMPLICIT_NTK_MEMORY", str(4 * (N * K) ** 2 * 4 - 1))
+    monkeypatch.setattr("implicit_ntk.experiments._kernel.solved_tiles", None)
+    with pytest.raises(MemoryError, match="12 rows and its eigenvectors needs .*--memmap or --matrix-free"):
+        run()
+
+
 def test_float64_needs_x64(result):
     with pytest.raises(ValueError, match="jax_enable_x64"):
         run_kernel(dataclasses.replace(result.subject.config, precision="float64"))

@@ -143,3 +143,20 @@ def test_missing_file_and_missing_images(tmp_path, monkeypatch):
     (tmp_path / "text.npz").write_text("no archive")
     with pytest.raises(ValueError, match="is no .npz file"):
         read_samples(SamplesConfig(data=tmp_path / "text.npz"), FLOAT32)
+
+
+def test_rows_of_integers_are_targets_and_a_column_is_labels(own):
+    """As `numpy.eye(3, dtype=int)[labels]` writes them, and `labels[:, None]`."""
+    X, rows = np.ones((4, 2)), np.eye(3, dtype=int)[[0, 1, 2, 0]]
+    for out in ((), (3,)):
+        np.testing.assert_array_equal(own(X=X, y=rows).targets(out), rows)
+    np.testing.assert_array_equal(own(X=X, y=np.array([[5], [2], [5], [5]])).targets(()), [1, -1, 1, 1])
+
+
+def test_files_that_were_cut_short(tmp_path):
+    path = tmp_path / "own.npz"
+    np.savez(path, X=np.ones((4, 2)))
+    for content in (path.read_bytes()[:100], b""):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="is no .npz file"):
+            read_samples(SamplesConfig(data=path), FLOAT32)

@@ -98,3 +98,7 @@ def test_without_targets_there_is_one_panel(result, limit, labels):
 def test_what_was_not_decomposed_cannot_be_drawn(result):
     with pytest.raises(ValueError, match="no eigenvalues to draw"):
         kernel_figure(dataclasses.replace(result, eigen=None))
+
+
+def test_single_sample_can_be_drawn(result):
+    kernel_figure(dataclasses.replace(result, eigen=eigen([3.0], [1.0]), limit="none"))

@@ -1,0 +1,36 @@
+"""What an integrator of gradient flow is."""
+
+import abc
+from typing import ClassVar
+
+import equinox as eqx
+from jaxtyping import Array, Float, PyTree
+
+from implicit_ntk.dynamics._problem import FlowProblem, Leaves
+
+
+class AbstractIntegrator(eqx.Module):
+    """Moves a `FlowState` along the gradient flow of a `FlowProblem`; pure, and jitted once."""
+
+    reaches_infinity: ClassVar[bool] = False
+    """May the last of the requested times be `inf`?"""
+
+    @abc.abstractmethod
+    def check(self, problem: FlowProblem) -> FlowProblem:
+        """The problem, refused where this integrator is known to fail on it."""
+
+    @abc.abstractmethod
+    def init(self, problem: FlowProblem) -> PyTree:
+        """The state at t = 0."""
+
+    @abc.abstractmethod
+    def advance(self, problem: FlowProblem, state: PyTree, until: Float[Array, ""]) -> PyTree:
+        """The state from which `leaves_at(until)` is known: after the last step before that time."""
+
+    @abc.abstractmethod
+    def leaves_at(self, problem: FlowProblem, state: PyTree, time: Float[Array, ""]) -> Leaves:
+        """Dense output: the trained leaves at a time within the step that was advanced to."""
+
+    @abc.abstractmethod
+    def error_at(self, problem: FlowProblem, state: PyTree, time: Float[Array, ""]) -> Float[Array, ""]:
+        """An estimate of `||u_numerical - u||`, the integrator's own error."""
