@@ -7,10 +7,8 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Key
 
 from implicit_ntk._checks import AnyArray, check_positive
-from implicit_ntk.kernel._lanczos import Apply, tridiagonal
-from implicit_ntk.kernel._operator import KernelOperator
-from implicit_ntk.kernel._products import KernelProducts
 from implicit_ntk.kernel._spectrum import check_kernel, check_relative_residual, relative_resolution
+from implicit_ntk.kernel.matrix_free import Apply, KernelOperator, KernelProducts, tridiagonal
 
 STEPS = 48
 """Lanczos steps for the operator norm of a difference."""

@@ -100,9 +100,9 @@ def test_ctrl_c_leaves_nothing(monkeypatch, tmp_path, capsys):
         out[:] = 1
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("implicit_ntk.experiments._kernel.solved_tiles", lambda *_: [])
-    monkeypatch.setattr("implicit_ntk.experiments._kernel.solves_of_all", lambda _: Outputs)
-    monkeypatch.setattr("implicit_ntk.experiments._kernel.assemble", interrupted)
+    monkeypatch.setattr("implicit_ntk.experiments.kernel._kernel.solved_tiles", lambda *_: [])
+    monkeypatch.setattr("implicit_ntk.experiments.kernel._kernel.solves_of_all", lambda _: Outputs)
+    monkeypatch.setattr("implicit_ntk.experiments.kernel._kernel.assemble", interrupted)
     assert main([*SMALL, "--memmap", "--out", str(tmp_path)]) == 130
     assert "nothing was written" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

@@ -19,9 +19,9 @@ from implicit_ntk.experiments import (
     run_kernel,
     write_kernel,
 )
-from implicit_ntk.experiments._eigen import decompose
-from implicit_ntk.experiments._limit import compare
-from implicit_ntk.experiments._subject_summary import markdown
+from implicit_ntk.experiments.kernel._eigen import decompose
+from implicit_ntk.experiments.kernel._limit import compare
+from implicit_ntk.experiments.kernel._subject_summary import markdown
 
 N, D, K = 6, 4, 2
 
@@ -45,7 +45,7 @@ def run(arrays, tmp_path_factory):
 
     def run(progress=lambda share, what: None, allocate=np.empty, **settings) -> KernelResult:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("implicit_ntk.experiments._assemble.TILE", 3)
+            patch.setattr("implicit_ntk.experiments.kernel._assemble.TILE", 3)
             return run_kernel(KernelConfig(samples, network, **settings), progress, allocate)
 
     jax.config.update("jax_disable_most_optimizations", True)
@@ -203,7 +203,7 @@ def test_folder_is_written_whole_or_not_at_all(result, tmp_path):
 
 def test_what_does_not_fit_is_refused_before_any_work(run, monkeypatch):
     monkeypatch.setenv("IMPLICIT_NTK_MEMORY", str(4 * (N * K) ** 2 * 4 - 1))
-    monkeypatch.setattr("implicit_ntk.experiments._kernel.solved_tiles", None)
+    monkeypatch.setattr("implicit_ntk.experiments.kernel._kernel.solved_tiles", None)
     with pytest.raises(MemoryError, match="12 rows and its eigenvectors needs .*--memmap or --matrix-free"):
         run()
 

@@ -20,7 +20,7 @@ from implicit_ntk.experiments import (
     run_matrix_free,
     write_matrix_free,
 )
-from implicit_ntk.experiments._samples import Samples
+from implicit_ntk.experiments.kernel._samples import Samples
 from implicit_ntk.kernel import Eigenpairs, Estimate, SpectralDensity
 from implicit_ntk.networks import Choice
 from implicit_ntk.plotting import matrix_free_figure

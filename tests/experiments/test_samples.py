@@ -7,8 +7,8 @@ import pytest
 
 from implicit_ntk.data import load, two_class
 from implicit_ntk.experiments import SamplesConfig
-from implicit_ntk.experiments._samples import read_samples
-from implicit_ntk.experiments._targets import targets_of
+from implicit_ntk.experiments.kernel._samples import read_samples
+from implicit_ntk.experiments.kernel._targets import targets_of
 
 FLOAT32 = np.dtype("float32")
 

@@ -14,13 +14,13 @@ from numpy.testing import assert_allclose, assert_array_equal
 import implicit_ntk as ink
 from implicit_ntk.cli import main
 from implicit_ntk.experiments import WidthsConfig, WidthsResult, _draws, run_widths, widths_markdown
-from implicit_ntk.experiments._draws import draw_blocks
-from implicit_ntk.experiments._width_initial import Concentration, distances
-from implicit_ntk.experiments._width_laws import Measured, inverse, power_law, to_infinity
-from implicit_ntk.experiments._width_moments import moments
-from implicit_ntk.experiments._width_monotone import collect, draw_monotone
-from implicit_ntk.experiments._width_rows import ROWS, gg22_identity
-from implicit_ntk.experiments._width_summary import plus_minus
+from implicit_ntk.experiments.widths._draws import draw_blocks
+from implicit_ntk.experiments.widths._initial import Concentration, distances
+from implicit_ntk.experiments.widths._laws import Measured, inverse, power_law, to_infinity
+from implicit_ntk.experiments.widths._moments import moments
+from implicit_ntk.experiments.widths._monotone import collect, draw_monotone
+from implicit_ntk.experiments.widths._rows import ROWS, gg22_identity
+from implicit_ntk.experiments.widths._summary import plus_minus
 from implicit_ntk.plotting import widths_figure
 
 SMALL = {

@@ -11,12 +11,12 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import implicit_ntk as ink
 from implicit_ntk.kernel import KernelOperator, Preconditioner
-from implicit_ntk.kernel._conjugate_gradients import conjugate_gradients
-from implicit_ntk.kernel._davidson import Ritz
-from implicit_ntk.kernel._eigenpairs import _energy_bounds, largest_pairs, smallest_pairs
-from implicit_ntk.kernel._estimates import settled
-from implicit_ntk.kernel._lanczos import quadrature, tridiagonal
-from implicit_ntk.kernel._quadrature import log_determinant
+from implicit_ntk.kernel.matrix_free._conjugate_gradients import conjugate_gradients
+from implicit_ntk.kernel.matrix_free._davidson import Ritz
+from implicit_ntk.kernel.matrix_free._eigenpairs import _energy_bounds, largest_pairs, smallest_pairs
+from implicit_ntk.kernel.matrix_free._estimates import settled
+from implicit_ntk.kernel.matrix_free._lanczos import quadrature, tridiagonal
+from implicit_ntk.kernel.matrix_free._quadrature import log_determinant
 
 N, D, M, K = 40, 5, 24, 3
 RANK, PROBES, STEPS = 8, 8, 12

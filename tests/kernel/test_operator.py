@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose
 
 import implicit_ntk as ink
 from implicit_ntk.kernel import KernelOperator, Preconditioner
-from implicit_ntk.kernel._products import KernelProducts
+from implicit_ntk.kernel.matrix_free._products import KernelProducts
 
 N, D, M = 5, 3, 8
 WIDE = 40

@@ -9,9 +9,9 @@ import pytest
 
 import implicit_ntk as ink
 from implicit_ntk.experiments import Eigen, KernelConfig, KernelResult, Limit, Subject
-from implicit_ntk.experiments._assemble import Solves
-from implicit_ntk.experiments._eigen import Aligned
-from implicit_ntk.experiments._samples import Samples
+from implicit_ntk.experiments.kernel._assemble import Solves
+from implicit_ntk.experiments.kernel._eigen import Aligned
+from implicit_ntk.experiments.kernel._samples import Samples
 from implicit_ntk.kernel import Spectrum
 from implicit_ntk.networks import Choice
 from implicit_ntk.plotting import kernel_figure

@@ -9,12 +9,18 @@ from jaxtyping import Array, Float, Key
 from implicit_ntk._checks import AnyArray, Number, check_floating, check_positive, check_positive_number
 from implicit_ntk._memory import require_memory
 from implicit_ntk._tracing import is_traced
-from implicit_ntk.kernel._conjugate_gradients import conjugate_gradients
-from implicit_ntk.kernel._eigenpairs import largest_pairs, require_basis, smallest_pairs
-from implicit_ntk.kernel._estimates import Eigenpairs, Estimate, Solution, SpectralDensity, settled
-from implicit_ntk.kernel._preconditioner import Preconditioner, partial_cholesky, rank_in_memory
-from implicit_ntk.kernel._products import KernelProducts
-from implicit_ntk.kernel._quadrature import log_determinant, spectral_density
+from implicit_ntk.kernel.matrix_free._conjugate_gradients import conjugate_gradients
+from implicit_ntk.kernel.matrix_free._eigenpairs import largest_pairs, require_basis, smallest_pairs
+from implicit_ntk.kernel.matrix_free._estimates import (
+    Eigenpairs,
+    Estimate,
+    Solution,
+    SpectralDensity,
+    settled,
+)
+from implicit_ntk.kernel.matrix_free._preconditioner import Preconditioner, partial_cholesky, rank_in_memory
+from implicit_ntk.kernel.matrix_free._products import KernelProducts
+from implicit_ntk.kernel.matrix_free._quadrature import log_determinant, spectral_density
 
 
 class KernelOperator(eqx.Module):

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from implicit_ntk._checks import AnyArray
 from implicit_ntk._memory import memory_limit, require_memory
-from implicit_ntk.kernel._products import KernelProducts
+from implicit_ntk.kernel.matrix_free._products import KernelProducts
 
 BLOCK = 64
 """Samples chosen at once."""

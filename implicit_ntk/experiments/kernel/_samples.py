@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 
 from implicit_ntk._checks import check_choice, check_positive
 from implicit_ntk.data import NAMES, Images, load, to_inputs
-from implicit_ntk.experiments._targets import Labels, Targets, targets_of
+from implicit_ntk.experiments.kernel._targets import Labels, Targets, targets_of
 
 DATASET, SAMPLES = "mnist", 500
 """If nothing is said."""

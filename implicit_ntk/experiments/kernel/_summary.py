@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from implicit_ntk.experiments._kernel import KernelResult
-from implicit_ntk.experiments._limit import Limit
-from implicit_ntk.experiments._matrix_free import MatrixFreeResult
-from implicit_ntk.experiments._subject_summary import (
+from implicit_ntk.experiments.kernel._kernel import KernelResult
+from implicit_ntk.experiments.kernel._limit import Limit
+from implicit_ntk.experiments.kernel._matrix_free import MatrixFreeResult
+from implicit_ntk.experiments.kernel._subject_summary import (
     Rows,
     condition_rows,
     cost_rows,

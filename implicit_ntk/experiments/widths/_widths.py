@@ -15,12 +15,12 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from implicit_ntk._checks import check_choice, check_positive
-from implicit_ntk.experiments._draws import draw_blocks
-from implicit_ntk.experiments._width_initial import Concentration, distances, printed_contraction
-from implicit_ntk.experiments._width_laws import Law, Measured, power_law
-from implicit_ntk.experiments._width_moments import Architecture, Moments, moments
-from implicit_ntk.experiments._width_monotone import Monotone, collect, draw_monotone
-from implicit_ntk.experiments._width_rows import ROWS, Row, RowName
+from implicit_ntk.experiments.widths._draws import draw_blocks
+from implicit_ntk.experiments.widths._initial import Concentration, distances, printed_contraction
+from implicit_ntk.experiments.widths._laws import Law, Measured, power_law
+from implicit_ntk.experiments.widths._moments import Architecture, Moments, moments
+from implicit_ntk.experiments.widths._monotone import Monotone, collect, draw_monotone
+from implicit_ntk.experiments.widths._rows import ROWS, Row, RowName
 
 Progress = Callable[[float, str], None]
 """Called with the share of the whole work that is done, and what is being done."""

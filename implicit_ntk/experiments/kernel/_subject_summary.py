@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from implicit_ntk.experiments._subject import KernelConfig, Subject
+from implicit_ntk.experiments.kernel._subject import KernelConfig, Subject
 from implicit_ntk.networks import (
     AbstractNetwork,
     Centred,

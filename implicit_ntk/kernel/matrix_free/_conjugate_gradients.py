@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from implicit_ntk.kernel._estimates import Solution
-from implicit_ntk.kernel._preconditioner import Preconditioner
-from implicit_ntk.kernel._products import KernelProducts
+from implicit_ntk.kernel.matrix_free._estimates import Solution
+from implicit_ntk.kernel.matrix_free._preconditioner import Preconditioner
+from implicit_ntk.kernel.matrix_free._products import KernelProducts
 
 ROUNDS = 3
 """How often the iteration begins anew from the true residual, where the recursive one was too hopeful."""

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from implicit_ntk.data import sphere
-from implicit_ntk.experiments._draws import draw_blocks
-from implicit_ntk.experiments._width_laws import Law, Measured, power_law
+from implicit_ntk.experiments.widths._draws import draw_blocks
+from implicit_ntk.experiments.widths._laws import Law, Measured, power_law
 from implicit_ntk.kernel import infinite_width
 from implicit_ntk.networks import AbstractNetwork, ReluImplicit, init, operator_norm
 

@@ -11,8 +11,8 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from implicit_ntk.experiments._draws import draw_blocks, require_solved
-from implicit_ntk.experiments._width_laws import Law, power_law, to_infinity
+from implicit_ntk.experiments.widths._draws import draw_blocks, require_solved
+from implicit_ntk.experiments.widths._laws import Law, power_law, to_infinity
 from implicit_ntk.networks import AbstractNetwork, MonotoneImplicit
 
 POWERS = {"A": 1, "B": 1, "U": 0, "u": 1}

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Float
 
-from implicit_ntk.experiments._draws import require_solved
-from implicit_ntk.experiments._width_laws import Law, Measured, inverse, power_law, to_infinity
+from implicit_ntk.experiments.widths._draws import require_solved
+from implicit_ntk.experiments.widths._laws import Law, Measured, inverse, power_law, to_infinity
 
 Entries = Float[np.ndarray, "n n"]
 

@@ -6,8 +6,8 @@ import warnings
 import numpy as np
 from jaxtyping import Float
 
-from implicit_ntk.experiments._eigen import Eigen, decompose
-from implicit_ntk.experiments._targets import Targets
+from implicit_ntk.experiments.kernel._eigen import Eigen, decompose
+from implicit_ntk.experiments.kernel._targets import Targets
 from implicit_ntk.kernel import infinite_width
 from implicit_ntk.networks import AbstractNetwork
 

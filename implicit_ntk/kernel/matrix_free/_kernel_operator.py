@@ -17,8 +17,8 @@ from implicit_ntk.jacobian import (
     jacobian_tiles,
     tile_rows,
 )
-from implicit_ntk.kernel._operator import KernelOperator
-from implicit_ntk.kernel._products import held
+from implicit_ntk.kernel.matrix_free._operator import KernelOperator
+from implicit_ntk.kernel.matrix_free._products import held
 from implicit_ntk.networks import AbstractNetwork
 
 

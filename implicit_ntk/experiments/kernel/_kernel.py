@@ -8,10 +8,10 @@ import numpy as np
 from jaxtyping import Float
 
 from implicit_ntk._memory import require_memory
-from implicit_ntk.experiments._assemble import Solves, assemble, solved_tiles, solves_of_all
-from implicit_ntk.experiments._eigen import Eigen, decompose
-from implicit_ntk.experiments._limit import Limit, compare
-from implicit_ntk.experiments._subject import KernelConfig, Progress, Subject, subject_of, timed
+from implicit_ntk.experiments.kernel._assemble import Solves, assemble, solved_tiles, solves_of_all
+from implicit_ntk.experiments.kernel._eigen import Eigen, decompose
+from implicit_ntk.experiments.kernel._limit import Limit, compare
+from implicit_ntk.experiments.kernel._subject import KernelConfig, Progress, Subject, subject_of, timed
 
 Kernel = Float[np.ndarray, "n *rest"]
 Allocate = Callable[[tuple[int, ...], np.dtype], Kernel]

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from implicit_ntk.experiments._store import run_folder
-from implicit_ntk.experiments._width_initial import DELTA, Concentration
-from implicit_ntk.experiments._width_monotone import ANGLES, Monotone
-from implicit_ntk.experiments._width_summary import widths_markdown
-from implicit_ntk.experiments._widths import WidthsResult
+from implicit_ntk.experiments.widths._initial import DELTA, Concentration
+from implicit_ntk.experiments.widths._monotone import ANGLES, Monotone
+from implicit_ntk.experiments.widths._summary import widths_markdown
+from implicit_ntk.experiments.widths._widths import WidthsResult
 
 Line = list[Any]
 

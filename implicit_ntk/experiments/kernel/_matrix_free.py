@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from implicit_ntk.experiments._subject import KernelConfig, Progress, Subject, subject_of, timed
+from implicit_ntk.experiments.kernel._subject import KernelConfig, Progress, Subject, subject_of, timed
 from implicit_ntk.kernel import Eigenpairs, Estimate, KernelOperator, SpectralDensity, kernel_operator
 
 LARGEST, SMALLEST, POINTS = 20, 4, 200

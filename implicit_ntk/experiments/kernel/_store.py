@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Shaped
 
-from implicit_ntk.experiments._eigen import Eigen
-from implicit_ntk.experiments._kernel import KernelResult
-from implicit_ntk.experiments._kernel_summary import kernel_rows, matrix_free_rows
-from implicit_ntk.experiments._limit import Limit
-from implicit_ntk.experiments._matrix_free import MatrixFreeResult
-from implicit_ntk.experiments._subject import Subject
-from implicit_ntk.experiments._subject_summary import Rows, markdown
+from implicit_ntk.experiments.kernel._eigen import Eigen
+from implicit_ntk.experiments.kernel._kernel import KernelResult
+from implicit_ntk.experiments.kernel._limit import Limit
+from implicit_ntk.experiments.kernel._matrix_free import MatrixFreeResult
+from implicit_ntk.experiments.kernel._subject import Subject
+from implicit_ntk.experiments.kernel._subject_summary import Rows, markdown
+from implicit_ntk.experiments.kernel._summary import kernel_rows, matrix_free_rows
 
 KERNEL_FILE = "kernel.npy"
 """Where a kernel stands that is written as it is formed."""

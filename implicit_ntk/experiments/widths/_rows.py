@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from implicit_ntk.experiments._draws import Make
+from implicit_ntk.experiments.widths._draws import Make
 from implicit_ntk.kernel import infinite_width
 from implicit_ntk.networks import AbstractNetwork, ReluImplicit, ReluImplicitFull, WeightTied, init
 

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float
 
-from implicit_ntk.experiments._targets import Targets
+from implicit_ntk.experiments.kernel._targets import Targets
 from implicit_ntk.kernel import Spectrum, alignment, spectrum
 
 

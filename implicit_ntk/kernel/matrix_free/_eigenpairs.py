@@ -6,10 +6,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from implicit_ntk._memory import require_memory
-from implicit_ntk.kernel._davidson import Problem, Ritz, davidson
-from implicit_ntk.kernel._estimates import Eigenpairs
-from implicit_ntk.kernel._preconditioner import Preconditioner
-from implicit_ntk.kernel._products import KernelProducts
+from implicit_ntk.kernel.matrix_free._davidson import Problem, Ritz, davidson
+from implicit_ntk.kernel.matrix_free._estimates import Eigenpairs
+from implicit_ntk.kernel.matrix_free._preconditioner import Preconditioner
+from implicit_ntk.kernel.matrix_free._products import KernelProducts
 
 BASIS = 48
 """Vectors that a search keeps beside those asked for: longer bases saved few products and cost more."""

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from implicit_ntk.experiments._width_initial import DELTA, Concentration
-from implicit_ntk.experiments._width_laws import Law, Measured
-from implicit_ntk.experiments._width_moments import Architecture
-from implicit_ntk.experiments._width_monotone import ANGLES, POWERS, Monotone
-from implicit_ntk.experiments._widths import WidthsResult
+from implicit_ntk.experiments.widths._initial import DELTA, Concentration
+from implicit_ntk.experiments.widths._laws import Law, Measured
+from implicit_ntk.experiments.widths._moments import Architecture
+from implicit_ntk.experiments.widths._monotone import ANGLES, POWERS, Monotone
+from implicit_ntk.experiments.widths._widths import WidthsResult
 
 Cells = list[list[str]]
 FAR = 3.0

@@ -12,9 +12,9 @@ from jaxtyping import Float, Int
 
 from implicit_ntk._checks import check_choice
 from implicit_ntk.data import parallel_pairs
-from implicit_ntk.experiments._network import NetworkConfig
-from implicit_ntk.experiments._samples import Samples, SamplesConfig, read_samples
-from implicit_ntk.experiments._targets import Targets
+from implicit_ntk.experiments.kernel._network import NetworkConfig
+from implicit_ntk.experiments.kernel._samples import Samples, SamplesConfig, read_samples
+from implicit_ntk.experiments.kernel._targets import Targets
 from implicit_ntk.networks import AbstractNetwork, Choice, choose
 
 Progress = Callable[[float, str], None]

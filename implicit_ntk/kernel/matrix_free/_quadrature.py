@@ -10,10 +10,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Key
 
-from implicit_ntk.kernel._estimates import Estimate, SpectralDensity
-from implicit_ntk.kernel._lanczos import ROUNDING, Apply, quadrature, tridiagonal
-from implicit_ntk.kernel._preconditioner import Preconditioner
-from implicit_ntk.kernel._products import KernelProducts
+from implicit_ntk.kernel.matrix_free._estimates import Estimate, SpectralDensity
+from implicit_ntk.kernel.matrix_free._lanczos import ROUNDING, Apply, quadrature, tridiagonal
+from implicit_ntk.kernel.matrix_free._preconditioner import Preconditioner
+from implicit_ntk.kernel.matrix_free._products import KernelProducts
 
 Rule = tuple[Float[Array, "z _"], Float[Array, "z _"]]
 """Nodes and weights of each probe."""
