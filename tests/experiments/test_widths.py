@@ -13,7 +13,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import implicit_ntk as ink
 from implicit_ntk.cli import main
-from implicit_ntk.experiments import WidthsConfig, WidthsResult, _draws, run_widths, widths_markdown
+from implicit_ntk.experiments import WidthsConfig, WidthsResult, run_widths, widths_markdown
+from implicit_ntk.experiments.widths import _draws
 from implicit_ntk.experiments.widths._draws import draw_blocks
 from implicit_ntk.experiments.widths._initial import Concentration, distances
 from implicit_ntk.experiments.widths._laws import Measured, inverse, power_law, to_infinity
