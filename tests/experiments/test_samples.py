@@ -30,10 +30,8 @@ def with_classes(labels):
 
 
 def test_two_classes_are_the_rows_and_signs_of_two_class():
-    found, wanted = (
-        read_samples(SamplesConfig(classes=(0, 1), n=20), FLOAT32),
-        two_class("mnist", (0, 1), 20, 0),
-    )
+    found = read_samples(SamplesConfig(classes=(0, 1), n=20), FLOAT32)
+    wanted = two_class("mnist", (0, 1), 20, 0)
     np.testing.assert_array_equal(found.X, wanted.X)
     np.testing.assert_array_equal(found.targets(()), wanted.y)
 
