@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matfree import decomp
 from numpy.testing import assert_allclose, assert_array_equal
 
 import implicit_ntk as ink
@@ -240,6 +241,9 @@ class TestQuadrature:
         for degree in range(8):
             want = v @ np.linalg.matrix_power(H, degree) @ v / (v @ v)
             assert_allclose(weights @ nodes**degree, want, rtol=1e-12)
+        diagonal, beside = tridiagonal(lambda x: H @ x, v, 4)
+        T = jax.tree.leaves(decomp.tridiag_sym(4, reortho="full")(lambda x: H @ x, v / jnp.linalg.norm(v)))[1]
+        assert_allclose([*diagonal, *beside[:-1]], [*jnp.diag(T), *jnp.diag(T, 1)], rtol=1e-12)
         diagonal, beside = tridiagonal(lambda x: 2 * x, v, 4)
         assert_allclose(diagonal, [2, 0, 0, 0], atol=1e-15)
         assert_allclose(beside, np.zeros(4), atol=1e-14)

@@ -16,7 +16,8 @@ def tridiagonal(apply: Apply, start: Float[Array, " N"], steps: int) -> tuple[Ar
     """The diagonal (steps,) and the off-diagonal (steps,) of `Q^T A Q`, whose last entry couples to the rest.
 
     Written here because the library's (matfree 0.6) divides by the off-diagonal entries, which vanish
-    where the space is exhausted (few samples, equal samples). Here both then end in zeros.
+    where the space is exhausted (few samples, equal samples), and goes on with rounding: the identity has
+    other eigenvalues than one there. Here both then end in zeros; otherwise the two agree.
     """
 
     def step(carry: tuple[Array, Array, Array], i: Int[Array, ""]) -> tuple[tuple, tuple[Array, Array]]:
