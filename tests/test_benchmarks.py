@@ -9,6 +9,10 @@ import pytest
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 SMALL = {
     "devices.py": (["--sizes", "16,32", "--meshes", "2x2", "--repeats", "2"], "| 16, 32 | 2x2 |"),
+    "flow.py": (
+        ["--n", "8", "--widths", "64", "--until", "9", "--rtol", ".1", "--reference", ".05", "--euler", "1"],
+        "over ours",
+    ),
     "kernel_cost.py": (
         [*("--widths", "8", "16", "24"), *("--samples", "8", "16", "24"), *("--n", "8", "--m", "8")],
         "exponent in n, in all",
