@@ -13,12 +13,25 @@ from implicit_ntk.devices import (
     spread_rows as spread_rows,
 )
 from implicit_ntk.dynamics import (
+    RK4 as RK4,
+    Adaptive as Adaptive,
+    CrossEntropy as CrossEntropy,
     Euler as Euler,
     Exponential as Exponential,
+    Heun as Heun,
+    KrylovExponential as KrylovExponential,
+    SquareLoss as SquareLoss,
     Trajectory as Trajectory,
+    deviation as deviation,
+    gradient_descent as gradient_descent,
     gradient_flow as gradient_flow,
+    largest_step as largest_step,
+    linearized_descent as linearized_descent,
     linearized_flow as linearized_flow,
+    path_kernel as path_kernel,
     predict as predict,
+    regime as regime,
+    taylor as taylor,
 )
 from implicit_ntk.equilibrium import (
     GMRES as GMRES,
@@ -67,6 +80,7 @@ from implicit_ntk.networks import (
     MonotoneImplicit as MonotoneImplicit,
     ReluImplicit as ReluImplicit,
     ReluImplicitFull as ReluImplicitFull,
+    Scaled as Scaled,
     WeightTied as WeightTied,
     choose as choose,
     convergence as convergence,

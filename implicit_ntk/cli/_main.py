@@ -9,6 +9,7 @@ from implicit_ntk.cli._doctor import Doctor
 from implicit_ntk.cli._kernel import Kernel
 from implicit_ntk.cli._residuals import Residuals
 from implicit_ntk.cli._run import Run
+from implicit_ntk.cli._sweep import Sweep
 from implicit_ntk.cli._widths import Widths
 from implicit_ntk.equilibrium import ConvergenceError
 
@@ -16,6 +17,7 @@ Command = (
     Annotated[Run, tyro.conf.subcommand("run")]
     | Annotated[Kernel, tyro.conf.subcommand("kernel")]
     | Annotated[Residuals, tyro.conf.subcommand("residuals")]
+    | Annotated[Sweep, tyro.conf.subcommand("sweep")]
     | Annotated[Widths, tyro.conf.subcommand("widths")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )
@@ -29,12 +31,12 @@ def main(args: list[str] | None = None) -> int:
     except EXPECTED as error:
         print(f"implicit-ntk: error: {error}", file=sys.stderr)
         return 1 if isinstance(error, ConvergenceError | MemoryError) else 2
-    except KeyboardInterrupt:
-        print("implicit-ntk: stopped; nothing was written", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"implicit-ntk: {str(stop) or 'stopped; nothing was written'}", file=sys.stderr)
         return 130
 
 
-def _parsed(args: list[str] | None) -> Run | Kernel | Residuals | Widths | Doctor:
+def _parsed(args: list[str] | None) -> Run | Kernel | Residuals | Sweep | Widths | Doctor:
     return tyro.cli(
         Command,
         args=args,

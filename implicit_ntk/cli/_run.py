@@ -1,6 +1,7 @@
 """`implicit-ntk run`: the main experiment, from flags to a directory of results."""
 
 import dataclasses
+import functools
 import time
 from pathlib import Path
 from typing import Annotated
@@ -10,9 +11,21 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from implicit_ntk.cli._destination import Destination
+from implicit_ntk.cli._destination import ResumableDestination
+from implicit_ntk.cli._interrupts import interrupts
 from implicit_ntk.cli._progress import progress_bar
-from implicit_ntk.experiments import TwinConfig, TwinResult, findings, run_twin, store, table
+from implicit_ntk.experiments import (
+    Checkpoints,
+    TwinConfig,
+    TwinResult,
+    checkpoints_beside,
+    findings,
+    format_known,
+    run_folder,
+    run_twin,
+    table,
+    write_twin,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,20 +33,17 @@ class Run:
     """Train the implicit layer of a network by gradient flow and set the run beside its linearised twin."""
 
     config: Annotated[TwinConfig, tyro.conf.arg(name="")] = dataclasses.field(default_factory=TwinConfig)
-    destination: Destination = dataclasses.field(default_factory=Destination)
+    destination: ResumableDestination = dataclasses.field(default_factory=ResumableDestination)
 
     def execute(self) -> int:
         """Run, write, print the table."""
         jax.config.update("jax_enable_x64", self.config.precision == "float64")
         console, began = Console(), time.perf_counter()
-        folder = self.destination.folder(self.config.dataset)
-        with progress_bar(console) as bar:
-            task = bar.add_task("compiling", total=1.0)
-            result = run_twin(
-                self.config, lambda done, what: bar.update(task, completed=done, description=what)
-            )
-            bar.update(task, completed=1.0, description="drawing")
-            store(result, folder, _draw, self.destination.overwrite)
+        folder, finished = self.destination.folder_of(self.config, self.config.dataset)
+        if finished:
+            console.print(f"Finished before: {folder / 'summary.md'}", highlight=False, soft_wrap=True)
+            return 0
+        result = self._run(folder, console)
         console.print(_table(result))
         for sentence in findings(result):
             console.print(sentence.replace("**", ""), highlight=False, soft_wrap=True)
@@ -44,6 +54,26 @@ class Run:
             soft_wrap=True,
         )
         return 0
+
+    def _run(self, folder: Path, console: Console) -> TwinResult:
+        """The run, written to its folder."""
+        to, say = self.destination, functools.partial(console.print, soft_wrap=True)
+        with (
+            interrupts() as heard,
+            run_folder(self.config, folder, to.overwrite, to.resume, say) as results,
+            progress_bar(console) as bar,
+        ):
+            task = bar.add_task("compiling", total=1.0)
+
+            def progress(share: float, what: str) -> None:
+                bar.update(task, completed=share, description=what)
+                heard()
+
+            checkpoints = Checkpoints(checkpoints_beside(results), to.checkpoint_every)
+            result = run_twin(self.config, progress, checkpoints)
+            bar.update(task, completed=1.0, description="drawing")
+            write_twin(result, results, _draw)
+        return result
 
 
 def _draw(result: TwinResult, folder: Path) -> None:
@@ -58,10 +88,13 @@ def _draw(result: TwinResult, folder: Path) -> None:
 def _table(result: TwinResult) -> Table:
     config = result.config
     first, second = config.classes
-    title = f"{config.dataset} {first}/{second}, n = {config.n_train}, t = {config.horizon:g}"
-    caption = f"deviation: sup |u - uhat| / |y - u(0)|; medians over {config.seeds} seeds, [least, most]"
+    title = f"{config.dataset} {first}/{second}, n = {config.n_train}, t = {result.times[-1]:g}"
+    caption = (
+        f"deviation: sup |u - uhat| / |y - u(0)|; at inf: rms of f - fhat on unseen data; medians over "
+        rf"{config.seeds} seeds, \[least, most]"
+    )
     view = Table(title=title, caption=caption)
-    for column in ("m", "deviation", "unseen", "loss/n", "test err.", "lambda_min", "lambda_max"):
+    for column in ("m", "deviation", "unseen", "at inf", "loss/n", "test err.", "lambda_min", "lambda_max"):
         view.add_column(column, justify="right")
     for row in table(result):
         label = "" if row.resolved else " (not resolved)"
@@ -69,6 +102,7 @@ def _table(result: TwinResult) -> Table:
             str(row.width),
             f"{row.deviation:.4f} [{row.deviation_least:.4f}, {row.deviation_most:.4f}]".replace("[", r"\["),
             f"{row.unseen_deviation:.4f}",
+            format_known(row.limit_deviation),
             f"{row.train_loss:.1e}",
             f"{row.test_error:.3f}",
             f"{row.lambda_min:.1e}{label}",

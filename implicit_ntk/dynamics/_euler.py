@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
-from implicit_ntk._checks import check_real
+from implicit_ntk._checks import check_positive, check_real
 from implicit_ntk._tracing import is_traced
 from implicit_ntk.dynamics._integrator import AbstractIntegrator
 from implicit_ntk.dynamics._problem import FlowProblem, Leaves, States
@@ -57,6 +57,8 @@ class Euler(AbstractIntegrator):
       which changes `u` by less than a tenth of Euler's own error while the bulk of the loss is learnt
       (in its last percent a smooth cell was seen to change by 0.3 of it, and relu runs part by as much
       when their weights differ by 1e-6); zero solves every step to the method's tolerance.
+    - `krylov`: None to form `H(0)` and decompose it. Otherwise `lambda_max` and the error estimate are
+      those of a Krylov space from so many products with it, 32 say, for data of any size.
 
     **Raises:** `TypeError` for what is not one number, `ValueError` for values out of range.
     """
@@ -64,6 +66,7 @@ class Euler(AbstractIntegrator):
     dt: float | int | Float[Array, ""]
     ramp: float | int | None = None
     solver_share: float | int = 0.05
+    krylov: int | None = eqx.field(static=True, default=None)
 
     def __check_init__(self) -> None:
         check_real(self.dt, "dt")
@@ -75,6 +78,13 @@ class Euler(AbstractIntegrator):
             raise ValueError(f"ramp must lie in (0, 1], got {self.ramp}; None is constant steps")
         if not 0 <= self.solver_share <= 0.5:
             raise ValueError(f"solver_share must lie in [0, 0.5], got {self.solver_share}; 0 is exact")
+        if self.krylov is not None:
+            check_positive(self.krylov, "krylov")
+
+    @property
+    def krylov_size(self) -> int | None:
+        """As asked for."""
+        return self.krylov
 
     def check(self, problem: FlowProblem) -> FlowProblem:
         """Raise `ValueError` where `dt >= 2/lambda_max(H(0))`, naming the largest stable step."""

@@ -14,6 +14,7 @@ from implicit_ntk._checks import AnyArray, check_batch, check_targets, check_tim
 from implicit_ntk._hosts import held_rows
 from implicit_ntk._tracing import is_traced
 from implicit_ntk.dynamics._integrator import AbstractIntegrator
+from implicit_ntk.dynamics._krylov_basis import require_bases
 from implicit_ntk.dynamics._problem import Data, FlowProblem
 from implicit_ntk.dynamics._record import Record, record
 from implicit_ntk.dynamics._trajectory import Trajectory
@@ -58,8 +59,9 @@ def gradient_flow(
     what is recorded at the requested times is solved for there, to the method's tolerance.
 
     **Arguments:** `X` (n, d), `y` (n,) or (n, k) targets; `times` (T,), increasing, from 0 on, the last
-    perhaps `inf` with `Exponential()`; `integrator`, `Euler(dt)` or `Exponential(rtol)`; `X_test` (q, d) and
-    `y_test` (q,) or (q, k) to watch; `method`, None for the network's default.
+    perhaps `inf` with `Exponential()`; `integrator`, `Exponential(rtol)`, `Euler(dt)` or another, for many
+    samples `KrylovExponential(rtol)`; `X_test` (q, d) and `y_test` (q,) or (q, k) to watch; `method`, None
+    for the network's default.
 
     **Returns:** a `Trajectory`. Its metrics: `train_error`, `test_error` (share of wrong signs, a zero
     half wrong; of k > 1 outputs the share of rows whose largest output is not that of the targets, the
@@ -73,12 +75,12 @@ def gradient_flow(
     **Raises:** `ValueError` or `TypeError` for bad input, for a step that is unstable, and for `inf` where
     `lambda_min` is not resolved; `ConvergenceError` where a solve fails on the way, or the integrator
     cannot go on, with the time it got to (`on_failure="report"` returns the run up to there); `MemoryError`
-    where `H(0)` and its eigenvectors are past the limit.
+    where `H(0)` and its eigenvectors, or Krylov spaces, are past the limit.
     """
     if not isinstance(integrator, AbstractIntegrator):
         raise TypeError(f"integrator must be an integrator such as Euler(dt=0.01), got {integrator!r}")
     times = check_times(times, endless=integrator.reaches_infinity)
-    problem, method = _posed(net, X, y, X_test, y_test, method)
+    problem, method = _posed(net, X, y, X_test, y_test, method, integrator.krylov_size)
     problem = integrator.check(problem)
     problem = _check_limit(problem) if np.isinf(times[-1]) else problem
     traj = _run(problem, integrator, jnp.asarray(times, problem.train.X.dtype))
@@ -87,6 +89,11 @@ def gradient_flow(
 
 def _check_limit(problem: FlowProblem) -> FlowProblem:
     """Raise `ValueError` where it is not known whether the slowest mode is ever learnt."""
+    if not problem.whole and problem.eigenvalues.size < problem.y.size:
+        raise ValueError(
+            f"times ends in inf, but of {problem.y.size} eigenvalues {problem.eigenvalues.size} are known, "
+            "lambda_min not among them: ask for a finite time, or take Exponential(), which decomposes H"
+        )
     unknown = problem.eigenvalues[0] <= resolution_of(problem.eigenvalues)
     message = (
         "times ends in inf, but lambda_min is not resolved: compute in float64, or ask for a finite time"
@@ -105,14 +112,18 @@ def pose(
     X_test: Float[AnyArray, "q d"] | None = None,
     y_test: Float[AnyArray, "q *out"] | None = None,
     method: Method | None = None,
+    krylov_size: int | None = None,
 ) -> FlowProblem:
     """The problem that `gradient_flow` solves, for those who drive it from a loop of their own.
+
+    `krylov_size` is the integrator's: None to form and decompose `H(0)`, else how many products with it
+    are made instead.
 
     `problem = integrator.check(problem)`, `state = start(problem, integrator)`, then `state, rec =
     segment(problem, integrator, state, time)` for each time, and of the records, stacked, `assemble` and
     `reported` make what `gradient_flow` returns. Raises as it does.
     """
-    return _posed(net, X, y, X_test, y_test, method)[0]
+    return _posed(net, X, y, X_test, y_test, method, krylov_size)[0]
 
 
 @eqx.filter_jit
@@ -130,10 +141,26 @@ def segment(
     problem: FlowProblem, integrator: AbstractIntegrator, state: FlowState, time: Float[Array, ""]
 ) -> tuple[FlowState, Record]:
     """Go on to `time` and measure there."""
+    return measure(problem, integrator, move(problem, integrator, state, time), time)
+
+
+@eqx.filter_jit
+def move(
+    problem: FlowProblem, integrator: AbstractIntegrator, state: FlowState, time: Float[Array, ""]
+) -> FlowState:
+    """Go on to `time`; to stop on the way there, between records, changes no step."""
     with problem.method.products():
-        moved = integrator.advance(problem, state.integrator, time)
-        rec = record(problem, integrator, moved, time, state.z_test)
-        return FlowState(moved, rec.z_test), rec
+        return FlowState(integrator.advance(problem, state.integrator, time), state.z_test)
+
+
+@eqx.filter_jit
+def measure(
+    problem: FlowProblem, integrator: AbstractIntegrator, state: FlowState, time: Float[Array, ""]
+) -> tuple[FlowState, Record]:
+    """What is recorded at the `time` to which the state has moved."""
+    with problem.method.products():
+        rec = record(problem, integrator, state.integrator, time, state.z_test)
+        return FlowState(state.integrator, rec.z_test), rec
 
 
 @eqx.filter_jit
@@ -180,11 +207,15 @@ def _posed(
     X_test: Float[AnyArray, "q d"] | None,
     y_test: Float[AnyArray, "q *out"] | None,
     method: Method | None,
+    krylov_size: int | None,
 ) -> tuple[FlowProblem, Method]:
     X, method, _ = check_request(net, X, method)
     out = net.out_shape
-    require_decomposition(X.shape[0] * math.prod(out), X.dtype)
-    require_gram(len(net.trained) * math.prod(out) ** 2, held_rows(X), X.shape[0], X.dtype)
+    if krylov_size is None:
+        require_decomposition(X.shape[0] * math.prod(out), X.dtype)
+        require_gram(len(net.trained) * math.prod(out) ** 2, held_rows(X), X.shape[0], X.dtype)
+    else:
+        require_bases(krylov_size, X.shape[0] * math.prod(out), X.dtype)
     y = check_targets(y, (X.shape[0], *out)).astype(X.dtype)
     if X_test is None and y_test is not None:
         raise ValueError("y_test needs X_test; pass both, or X_test alone")
@@ -197,7 +228,7 @@ def _posed(
     test = None if X_test is None else Data.of(net, X_test, method)
 
     def run(policy: Policy) -> FlowProblem:
-        return _pose(net, train, y, test, targets, method, policy)
+        return _pose(net, train, y, test, targets, method, policy, krylov_size)
 
     def solves(problem: FlowProblem) -> dict[str, Equilibrium]:
         return {FORWARD: problem.start.equilibrium, ADJOINT: problem.start.adjoint}
@@ -214,9 +245,10 @@ def _pose(
     y_test: Array | None,
     method: Method,
     policy: Policy,
+    krylov_size: int | None,
 ) -> FlowProblem:
     with method.products():
-        return FlowProblem.pose(net, train, y, test, y_test, method, policy)
+        return FlowProblem.pose(net, train, y, test, y_test, method, policy, krylov_size)
 
 
 def reported(traj: Trajectory, method: Method) -> Trajectory:

@@ -15,6 +15,11 @@ class AbstractIntegrator(eqx.Module):
     reaches_infinity: ClassVar[bool] = False
     """May the last of the requested times be `inf`?"""
 
+    @property
+    def krylov_size(self) -> int | None:
+        """From how many products of `H(0)` it is to be known; None: it is formed and decomposed."""
+        return None
+
     @abc.abstractmethod
     def check(self, problem: FlowProblem) -> FlowProblem:
         """The problem, refused where this integrator is known to fail on it."""

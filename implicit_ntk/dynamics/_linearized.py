@@ -1,22 +1,25 @@
 """The linearised twin of gradient flow: the kernel frozen, everything in closed form."""
 
+import abc
 from collections.abc import Callable
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, DTypeLike, Float, Int
 
 from implicit_ntk._checks import AnyArray, check_floating, check_targets
 from implicit_ntk._tracing import is_traced
 from implicit_ntk.kernel import check_kernel, resolution_of
 
-Times = float | int | Float[AnyArray, "..."]
+Times = float | int | Float[AnyArray, "..."] | Int[AnyArray, "..."]
+
+UNRESOLVED = "lambda_min is not resolved in this dtype: compute the kernel in float64"
 
 
-class LinearizedFlow(eqx.Module):
-    """`uhat(t) = y - e^{-Ht} (y - u0)` by the eigenvectors `H = Q diag(lam) Q^T` (GG22, Lemma 4.2).
+class AbstractLinearized(eqx.Module):
+    """Training with the kernel frozen, mode by mode: `H = Q diag(lam) Q^T`, outputs that start at `u0`.
 
     With k outputs the eigenvectors are those of `H` as a matrix of n k rows, the outputs (n, k).
 
@@ -24,17 +27,29 @@ class LinearizedFlow(eqx.Module):
     does not move.
     """
 
-    eigenvalues: Float[Array, " N"]
-    eigenvectors: Float[Array, "N N"]
-    u0: Float[Array, "n *out"]
-    y: Float[Array, "n *out"]
+    eigenvalues: eqx.AbstractVar[Float[Array, " N"]]
+    eigenvectors: eqx.AbstractVar[Float[Array, "N N"]]
+    u0: eqx.AbstractVar[Float[Array, "n *out"]]
+    y: eqx.AbstractVar[Float[Array, "n *out"]]
+
+    @abc.abstractmethod
+    def left(self, t: Float[Array, ""]) -> Float[Array, " N"]:
+        """The share of each mode's error that is left at one time."""
+
+    @abc.abstractmethod
+    def gain(self, t: Float[Array, ""]) -> Float[Array, " N"]:
+        """`(1 - left)/lam` without cancellation, and its limit where `lam` is zero."""
+
+    @abc.abstractmethod
+    def check_times(self, t: Times) -> Float[Array, "..."]:
+        """A scalar or a vector of times, those that make no sense refused."""
 
     def __call__(self, t: Times) -> Float[Array, "..."]:
-        """`uhat(t)`: (n, *out) for a scalar time, (T, n, *out) for a vector; `t = inf` as in `limit`."""
+        """The outputs: (n, *out) for a scalar time, (T, n, *out) for a vector; `t = inf` as in `limit`."""
         return self._over_times(t, self._train_at)
 
     def at(self, t: Times, k0: Float[AnyArray, "..."], f0: Float[AnyArray, "q *out"]) -> Float[Array, "..."]:
-        """The twin on unseen data: `f0 + k0 Q diag((1 - e^{-lam t})/lam) Q^T (y - u0)`.
+        """The twin on unseen data: `f0 + k0 weights(t)`.
 
         **Arguments:** `k0` (q, n) or (q, k, n, k), the cross kernel `ntk(net, X_test, X)` at
         initialisation; `f0` (q,) or (q, k), the outputs there. **Returns** the shape of `f0`, after (T,) for
@@ -43,9 +58,16 @@ class LinearizedFlow(eqx.Module):
         k0, f0 = self._check_unseen(k0, f0)
 
         def value(t: Float[Array, ""]) -> Float[Array, "q *out"]:
-            return f0 + (k0 @ (self.eigenvectors @ self._integrated(t))).reshape(f0.shape)
+            return f0 + (k0 @ jnp.ravel(self._weights_at(t))).reshape(f0.shape)
 
         return self._over_times(t, value)
+
+    def weights(self, t: Times) -> Float[Array, "..."]:
+        """`Q diag((1 - left)/lam) Q^T (y - u0)`, a number a training output: (n, *out), after (T,).
+
+        The parameters have moved by `J^T weights(t)`, the outputs anywhere by the cross kernel times it.
+        """
+        return self._over_times(t, self._weights_at)
 
     def limit(
         self, k0: Float[AnyArray, "..."] | None = None, f0: Float[AnyArray, "q *out"] | None = None
@@ -69,44 +91,19 @@ class LinearizedFlow(eqx.Module):
         return self.eigenvalues[0] > resolution_of(self.eigenvalues)
 
     def _train_at(self, t: Float[Array, ""]) -> Float[Array, "n *out"]:
-        remaining = self.eigenvectors @ (self._decay(t) * self._coefficients())
+        remaining = self.eigenvectors @ (self.left(t) * self._coefficients())
         return self.y - remaining.reshape(self.y.shape)
 
-    def _integrated(self, t: Float[Array, ""]) -> Float[Array, " N"]:
-        """`(1 - e^{-lam t})/lam` times the coefficients; `t` where `lam` is zero."""
-        positive = self.eigenvalues > 0
-        lam = jnp.where(positive, self.eigenvalues, 1)
-        factor = jnp.where(positive, -jnp.expm1(-lam * t) / lam, t)
-        return factor * self._coefficients()
-
-    def _decay(self, t: Float[Array, ""]) -> Float[Array, " N"]:
-        lam = jnp.maximum(self.eigenvalues, 0)
-        return jnp.where(lam > 0, jnp.exp(-jnp.where(lam > 0, lam, 1) * t), 1)
+    def _weights_at(self, t: Float[Array, ""]) -> Float[Array, "n *out"]:
+        return (self.eigenvectors @ (self.gain(t) * self._coefficients())).reshape(self.y.shape)
 
     def _coefficients(self) -> Float[Array, " N"]:
         return self.eigenvectors.T @ jnp.ravel(self.y - self.u0)
 
     def _over_times(self, t: Times, value: Callable[[Array], Array]) -> Float[Array, "..."]:
-        t = self._check_times(t)
+        t = self.check_times(t)
         with jax.default_matmul_precision("highest"):
             return value(t) if t.ndim == 0 else jax.vmap(value)(t)
-
-    def _check_times(self, t: Times) -> Float[Array, "..."]:
-        t = jnp.asarray(t, self.y.dtype)
-        if t.ndim > 1:
-            raise ValueError(f"t must be a scalar or a vector of times, got shape {t.shape}")
-        message = (
-            "t = inf asks for the limit, but lambda_min is not resolved in this dtype: compute the kernel "
-            "in float64, or ask for a finite t"
-        )
-        unknown = jnp.any(jnp.isinf(t)) & ~self.resolved
-        if is_traced(unknown):
-            return eqx.error_if(t, unknown, message)
-        if unknown:
-            raise ValueError(message)
-        if not is_traced(t) and not jnp.all(t >= 0):
-            raise ValueError("t must be >= 0; the flow starts at t = 0")
-        return t
 
     def _check_unseen(
         self, k0: Float[AnyArray, "..."], f0: Float[AnyArray, "q *out"]
@@ -119,6 +116,39 @@ class LinearizedFlow(eqx.Module):
             raise ValueError(f"k0 must have shape ({sizes}), got {k0.shape}; pass k0 = ntk(net, X_test, X)")
         f0 = check_targets(f0, (k0.shape[0], *self.y.shape[1:]), "f0")
         return k0.reshape(f0.size, self.y.size), f0
+
+
+class LinearizedFlow(AbstractLinearized):
+    """`uhat(t) = y - e^{-Ht} (y - u0)` (GG22, Lemma 4.2): see `linearized_flow`.
+
+    On unseen data `f0 + k0 Q diag((1 - e^{-lam t})/lam) Q^T (y - u0)`.
+    """
+
+    eigenvalues: Float[Array, " N"]
+    eigenvectors: Float[Array, "N N"]
+    u0: Float[Array, "n *out"]
+    y: Float[Array, "n *out"]
+
+    def left(self, t: Float[Array, ""]) -> Float[Array, " N"]:
+        """`e^{-lam t}`."""
+        lam = jnp.maximum(self.eigenvalues, 0)
+        return jnp.where(lam > 0, jnp.exp(-jnp.where(lam > 0, lam, 1) * t), 1)
+
+    def gain(self, t: Float[Array, ""]) -> Float[Array, " N"]:
+        """`(1 - e^{-lam t})/lam`; `t` where `lam` is zero."""
+        positive = self.eigenvalues > 0
+        lam = jnp.where(positive, self.eigenvalues, 1)
+        return jnp.where(positive, -jnp.expm1(-lam * t) / lam, t)
+
+    def check_times(self, t: Times) -> Float[Array, "..."]:
+        """Not negative, and infinite only where `lambda_min` is resolved; raises as `limit`."""
+        t = as_times(t, "t", self.y.dtype)
+        t = refuse_limit(
+            t, ~self.resolved, f"t = inf asks for the limit, but {UNRESOLVED}, or ask for a finite t"
+        )
+        if not is_traced(t) and not jnp.all(t >= 0):
+            raise ValueError("t must be >= 0; the flow starts at t = 0")
+        return t
 
 
 def linearized_flow(
@@ -135,6 +165,13 @@ def linearized_flow(
     that is not symmetric or has an eigenvalue more negative than rounding explains; `MemoryError` past the
     limit.
     """
+    return LinearizedFlow(*decomposed(H, u0, y))
+
+
+def decomposed(
+    H: Float[AnyArray, "..."], u0: Float[AnyArray, "n *out"], y: Float[AnyArray, "n *out"]
+) -> tuple[Array, Array, Array, Array]:
+    """Eigenvalues and eigenvectors of `H`, and `u0`, `y` in its dtype; raises as `linearized_flow`."""
     shape = np.shape(H)[: np.ndim(H) // 2]
     H = check_kernel(H)
     u0, y = check_targets(u0, shape, "u0"), check_targets(y, shape, "y")
@@ -145,4 +182,22 @@ def linearized_flow(
             f"H has the eigenvalue {float(lam[0]):.2e}, which rounding does not explain; a kernel is "
             "positive semidefinite, pass H = ntk(net, X)"
         )
-    return LinearizedFlow(lam, Q, u0.astype(H.dtype), y.astype(H.dtype))
+    return lam, Q, u0.astype(H.dtype), y.astype(H.dtype)
+
+
+def as_times(t: Times, name: str, dtype: DTypeLike) -> Float[Array, "..."]:
+    """A scalar or a vector of times; `ValueError` for more axes."""
+    t = jnp.asarray(t, dtype)
+    if t.ndim > 1:
+        raise ValueError(f"{name} must be a scalar or a vector of times, got shape {t.shape}")
+    return t
+
+
+def refuse_limit(t: Float[Array, "..."], unknown: Array, message: str) -> Float[Array, "..."]:
+    """The times, refused where one of them is infinite and the limit is not known."""
+    asked = jnp.any(jnp.isinf(t)) & unknown
+    if is_traced(asked):
+        return eqx.error_if(t, asked, message)
+    if asked:
+        raise ValueError(message)
+    return t

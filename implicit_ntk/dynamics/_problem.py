@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from implicit_ntk.dynamics._krylov_basis import ritz_pairs
 from implicit_ntk.equilibrium import Equilibrium, Method, Policy
 from implicit_ntk.jacobian import (
+    AbstractJacobian,
     Linearization,
     adjoint_products,
     build,
@@ -63,7 +65,8 @@ class FlowProblem(eqx.Module):
 
     `net` is the network at initialisation, `start` its states and `initial_residual` its `u(0) - y`
     there, `eigenvalues` and `eigenvectors` those of its kernel `H(0)`, with k outputs as a matrix of
-    n k rows.
+    N = n k rows: all of them, K = N, or the Ritz pairs of a Krylov space that begins at the residual
+    (`_krylov_basis`). Then `leakage` says at what rates the residual leaves that space; None otherwise.
     """
 
     net: AbstractNetwork
@@ -74,8 +77,9 @@ class FlowProblem(eqx.Module):
     method: Method
     start: States
     initial_residual: Float[Array, "n *out"]
-    eigenvalues: Float[Array, " N"]
-    eigenvectors: Float[Array, "N N"]
+    eigenvalues: Float[Array, " K"]
+    eigenvectors: Float[Array, "N K"]
+    leakage: Float[Array, " K"] | None
 
     @classmethod
     def pose(
@@ -87,14 +91,20 @@ class FlowProblem(eqx.Module):
         y_test: Float[Array, "q *out"] | None,
         method: Method,
         policy: Policy,
+        krylov_size: int | None,
     ) -> "FlowProblem":
-        """Solve at initialisation, form `H(0)` and decompose it: (n k)^3 flops, once a run."""
+        """Solve at initialisation and decompose `H(0)`, (n k)^3 flops; or multiply by it so many times."""
         J = build(net, train.X, method, policy, default_kind(net))
         at = J.linearization
-        H = jax.tree.reduce(operator.add, J.kernel_blocks(J)).reshape(y.size, y.size)
         start, residual = States(at.equilibrium, at.adjoint), _residual(at, train, y)
+        spectrum = _decomposed(J) if krylov_size is None else ritz_pairs(J, residual, krylov_size)
         # at.method holds what the solvers factored, which serves the whole run: weights move little.
-        return cls(net, train, y, test, y_test, at.method, start, residual, *jnp.linalg.eigh(H))
+        return cls(net, train, y, test, y_test, at.method, start, residual, *spectrum)
+
+    @property
+    def whole(self) -> bool:
+        """Are the eigenvalues all those of `H(0)`?"""
+        return self.leakage is None
 
     @property
     def initial_leaves(self) -> Leaves:
@@ -132,6 +142,12 @@ class FlowProblem(eqx.Module):
         """`J^T r`, the gradient of the loss, by name."""
         at = self.at(leaves, states)
         return from_linearization(at).pull(_residual(at, self.train, self.y))
+
+
+def _decomposed(J: AbstractJacobian) -> tuple[Float[Array, " N"], Float[Array, "N N"], None]:
+    N = J.shape[0]
+    H = jax.tree.reduce(operator.add, J.kernel_blocks(J)).reshape(N, N)
+    return *jnp.linalg.eigh(H), None
 
 
 def _residual(at: Linearization, train: Data, y: Float[Array, "n *out"]) -> Float[Array, "n *out"]:

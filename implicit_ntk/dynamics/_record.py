@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from implicit_ntk.dynamics._integrator import AbstractIntegrator
 from implicit_ntk.dynamics._problem import Data, FlowProblem, Leaves
-from implicit_ntk.equilibrium import Equilibrium, Status
+from implicit_ntk.equilibrium import Equilibrium, Method, Status
 from implicit_ntk.networks import AbstractNetwork, solve_injected
 
 
@@ -32,9 +32,9 @@ def record(
     """Solve at dense output, to the method's own tolerance, and measure. NaN after a failure."""
     leaves = integrator.leaves_at(problem, state, time)
     net = problem.network(leaves)
-    u, eq = _outputs(problem, net, problem.train, state.states.equilibrium.z)
+    u, eq = outputs_at(net, problem.train, state.states.equilibrium.z, problem.method)
     metrics = {
-        "train_error": _error(u, problem.y),
+        "train_error": share_wrong(u, problem.y),
         "contraction": net.contraction(),
         "residual": jnp.max(eq.residual),
         "integrator_error": integrator.error_at(problem, state, time),
@@ -42,37 +42,38 @@ def record(
         "forward_evaluations": state.forward_evaluations,
         "adjoint_evaluations": state.adjoint_evaluations,
     }
-    metrics |= _distances(problem.initial_leaves, leaves)
+    metrics |= distances(problem.initial_leaves, leaves)
     status, f = jnp.maximum(state.status, jnp.max(eq.status)), None
     if problem.test is not None:
-        f, eq_test = _outputs(problem, net, problem.test, z_test)
+        f, eq_test = outputs_at(net, problem.test, z_test, problem.method)
         status, z_test = jnp.maximum(status, jnp.max(eq_test.status)), eq_test.z
         metrics |= _test_metrics(f, problem.y_test)
-    return _void_after_failure(Record(u, f, _loss(u, problem.y), metrics, status, z_test))
+    return void_after_failure(Record(u, f, _loss(u, problem.y), metrics, status, z_test))
 
 
-def _outputs(
-    problem: FlowProblem, net: AbstractNetwork, data: Data, z0: PyTree[Array] | None
+def outputs_at(
+    net: AbstractNetwork, data: Data, z0: PyTree[Array] | None, method: Method
 ) -> tuple[Float[Array, "n *out"], Equilibrium]:
+    """The outputs of a network on its data, with the solve that they were read off."""
     phi = data.injected(net)
-    eq = solve_injected(net, phi, z0, problem.method, "report")
+    eq = solve_injected(net, phi, z0, method, "report")
     return net.readout(eq.z, phi) - data.baseline, eq
 
 
-def _distances(start: Leaves, now: Leaves) -> dict[str, Array]:
+def distances(start: Leaves, now: Leaves) -> dict[str, Array]:
     """`||A(t) - A(0)||_F`, and so on for each trained leaf."""
     return {f"distance_{name}": jnp.linalg.norm(jnp.ravel(now[name] - start[name])) for name in start}
 
 
 def _test_metrics(f: Float[Array, "q *out"], y: Float[Array, "q *out"] | None) -> dict[str, Array]:
-    return {} if y is None else {"test_loss": _loss(f, y), "test_error": _error(f, y)}
+    return {} if y is None else {"test_loss": _loss(f, y), "test_error": share_wrong(f, y)}
 
 
 def _loss(u: Float[Array, "n *out"], y: Float[Array, "n *out"]) -> Float[Array, ""]:
     return jnp.sum((u - y) ** 2) / 2
 
 
-def _error(u: Float[Array, "n *out"], y: Float[Array, "n *out"]) -> Float[Array, ""]:
+def share_wrong(u: Float[Array, "n *out"], y: Float[Array, "n *out"]) -> Float[Array, ""]:
     """The share of signs that are wrong, an output of exactly zero being half wrong.
 
     With several outputs the share of rows whose largest output is another than that of the targets; of
@@ -83,7 +84,8 @@ def _error(u: Float[Array, "n *out"], y: Float[Array, "n *out"]) -> Float[Array,
     return jnp.mean((u * y < 0) + (u * y == 0) / 2)
 
 
-def _void_after_failure(rec: Record) -> Record:
+def void_after_failure(rec: Record) -> Record:
+    """NaN for all that a failed solve would have told."""
     failed = rec.status > Status.STALLED
 
     def void(x: Array) -> Array:

@@ -32,14 +32,18 @@ class TwinConfig:
     """The cell's activation."""
     centred: bool = True
     """Train f - f_0, so that u(0) = 0."""
-    horizon: float = 50.0
-    """Last time T of the flow."""
-    records: int = 31
-    """Times at which the run is recorded, geometric from horizon/1000 on, and 0."""
+    integrator: Literal["exponential", "euler"] = "exponential"
+    """Exponential steps go to the end of training; Euler's are short and many."""
+    horizon: float | None = None
+    """Last time T of the flow (default: the end of training, t = inf; 50 with --integrator euler)."""
+    records: int = 41
+    """Times at which the run is recorded, geometric after 0."""
+    step_rtol: float | None = None
+    """Error that an exponential step may make, as a share of the initial residual (default: 1e-3)."""
     dt: float | None = None
     """Largest Euler step (default: 1/lambda_max(H(0)), half of what is stable: H may grow)."""
-    ramp: float = 0.02
-    """Steps are at most ramp * (t + 1/lambda_max); 0 for constant steps."""
+    ramp: float | None = None
+    """Euler's steps are at most ramp * (t + 1/lambda_max) (default: 0.02); 0 for constant steps."""
     rtol: float | None = None
     """Tolerance of the solves at recorded times (default: 1e-6 in float32, 1e-12 in float64)."""
     seed: int = 0
@@ -56,11 +60,26 @@ class TwinConfig:
             check_positive(width, "widths")
         if len(set(self.widths)) != len(self.widths):
             raise ValueError(f"widths holds {self.widths}, one of them twice; name each once")
-        if self.records < 2:
-            raise ValueError(f"records must be at least 2, got {self.records}")
-        for name in ("horizon", "gamma0") + (("dt",) if self.dt is not None else ()):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must be positive and finite, got {getattr(self, name)}")
-        if not 0 <= self.ramp <= 1:
+        if self.records < 3:
+            raise ValueError(f"records must be at least 3, got {self.records}")
+        for name in ("horizon", "gamma0", "step_rtol", "dt"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise ValueError(f"{name} must be positive and finite, got {value}")
+        if self.ramp is not None and not 0 <= self.ramp <= 1:
             raise ValueError(f"ramp must lie in [0, 1], got {self.ramp}; 0 is constant steps")
+        check_choice(self.integrator, ("exponential", "euler"), "integrator")
+        self._check_options()
         check_choice(self.precision, ("float32", "float64"), "precision")
+
+    def _check_options(self) -> None:
+        """An option of the other integrator would do nothing."""
+        other = {"exponential": ("dt", "ramp"), "euler": ("step_rtol",)}[self.integrator]
+        for name in other:
+            if getattr(self, name) is not None:
+                raise ValueError(f"{name} is no option of the integrator {self.integrator}; leave it out")
+
+    @property
+    def to_the_end(self) -> bool:
+        """Does the flow go on to t = inf?"""
+        return self.horizon is None and self.integrator == "exponential"

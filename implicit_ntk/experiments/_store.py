@@ -1,17 +1,12 @@
-"""A run's directory: everything, or nothing of that name."""
+"""What the experiments leave in a run's directory."""
 
 import csv
-import dataclasses
-import json
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from implicit_ntk.experiments._environment import environment
+from implicit_ntk.experiments._folder import run_folder
 from implicit_ntk.experiments._residuals import ResidualsResult
 from implicit_ntk.experiments._summary import summary_markdown
 from implicit_ntk.experiments._twin import TwinResult
@@ -26,11 +21,16 @@ def store(
     `overwrite`.
     """
     with run_folder(result.config, folder, overwrite) as partial:
-        _write_metrics(partial / "metrics.csv", result)
-        np.savez_compressed(partial / "arrays.npz", allow_pickle=False, **_arrays(result))
-        (partial / "summary.md").write_text(summary_markdown(result), encoding="utf-8")
-        draw(result, partial / "figures")
+        write_twin(result, partial, draw)
     return folder
+
+
+def write_twin(result: TwinResult, folder: Path, draw: Callable[[TwinResult, Path], None]) -> None:
+    """Write the numbers, the words and the figures to a folder that is there."""
+    _write_metrics(folder / "metrics.csv", result)
+    np.savez_compressed(folder / "arrays.npz", allow_pickle=False, **_arrays(result))
+    (folder / "summary.md").write_text(summary_markdown(result), encoding="utf-8")
+    draw(result, folder / "figures")
 
 
 def store_residuals(
@@ -44,37 +44,6 @@ def store_residuals(
         _write_residuals(partial / "residuals.csv", result)
         draw(result, partial / "figures")
     return folder
-
-
-@contextmanager
-def run_folder(config: Any, folder: Path, overwrite: bool = False) -> Iterator[Path]:
-    """A folder beside `folder` to write a run to, with what every run leaves; renamed when complete.
-
-    Nothing is left of it where what is done in it fails or is stopped. Raises as `check_free`.
-    """
-    check_free(folder, overwrite)
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        (partial / "figures").mkdir(parents=True)
-        _write_json(partial / "config.json", dataclasses.asdict(config))
-        _write_json(partial / "environment.json", environment())
-        yield partial
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def check_free(folder: Path, overwrite: bool) -> None:
-    """Raise `FileExistsError` where a run of that name stands and may not be replaced."""
-    if folder.exists() and not overwrite:
-        raise FileExistsError(f"name: {folder} exists; pass another --name, or --overwrite")
-
-
-def _write_json(path: Path, content: dict) -> None:
-    path.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
 
 
 def _write_metrics(path: Path, result: TwinResult) -> None:

@@ -4,9 +4,11 @@ import dataclasses
 import itertools
 
 import numpy as np
-from jaxtyping import Float
 
-from implicit_ntk.experiments._twin import TwinResult, TwinRun
+from implicit_ntk.experiments._twin import TwinResult
+from implicit_ntk.experiments._twin_run import TwinRun
+
+_STEPS = {"exponential": "exponential steps", "euler": "Euler's steps"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,6 +20,8 @@ class Row:
     deviation_least: float
     deviation_most: float
     unseen_deviation: float
+    limit_deviation: float
+    """`f_inf - fhat_inf` on unseen data, root mean square; NaN where no run reaches `t = inf`."""
     integrator_error: float
     train_loss: float
     test_error: float
@@ -40,15 +44,40 @@ def summary_markdown(result: TwinResult) -> str:
 def findings(result: TwinResult) -> list[str]:
     """Sentences that the numbers bear out: how the deviation goes with the width, and warnings."""
     rows = table(result)
-    lines = [_fall(rows)]
-    lines.append(
-        f"- Euler's own error, measured on the linearised dynamics, is at most "
-        f"{max(row.integrator_error for row in rows):.4f} in the same units."
-    )
+    lines = [_fall("deviation from the linearised twin", [(row.width, row.deviation) for row in rows])]
+    if all(np.isfinite(row.limit_deviation) for row in rows):
+        limits = [(row.width, row.limit_deviation) for row in rows]
+        lines.append(_fall("root mean square of f_inf - fhat_inf on unseen data", limits))
+    lines.append(_integrator_error(result, rows))
     lines += [_unresolved(result, row) for row in rows if not row.resolved]
-    if any(row.integrator_error > row.deviation / 2 for row in rows):
+    lines += _unreached(result)
+    if result.config.integrator == "euler" and any(row.integrator_error > row.deviation / 2 for row in rows):
         lines.append("- **Euler's error is not small beside the deviation**: lower --ramp and --dt.")
     return lines
+
+
+def _integrator_error(result: TwinResult, rows: list[Row]) -> str:
+    most = max(row.integrator_error for row in rows)
+    if result.config.integrator == "euler":
+        where = "measured on the linearised dynamics"
+        return f"- Euler's own error, {where}, is at most {most:.4f} in the same units."
+    return (
+        f"- The estimated errors of the exponential steps, on training and unseen data, add up to at most "
+        f"{most:.4f} in the same units: those of first order; the solution that is carried on is of second. "
+        "--step-rtol lowers them."
+    )
+
+
+def _unreached(result: TwinResult) -> list[str]:
+    """Runs whose slowest mode is resolved, but whose residual did not vanish."""
+    if not np.isinf(result.times[-1]):
+        return []
+    stuck = [run for run in result.runs if run.resolved and run.last < len(result.times) - 1]
+    return [
+        f"- At m = {run.width}, seed {run.seed}, the residual did not vanish in {result.config.precision}: "
+        "its limit is not known; rerun with --precision float64."
+        for run in stuck
+    ]
 
 
 def _heading(result: TwinResult) -> list[str]:
@@ -58,39 +87,45 @@ def _heading(result: TwinResult) -> list[str]:
         f"# {c.dataset} {data.classes[0]}/{data.classes[1]}: gradient flow beside its linearised twin",
         "",
         f"{c.n_train} training and {c.n_test} unseen samples ({data.source}); implicit layer trained on "
-        f"{outputs} to t = {c.horizon:g} by Euler; gamma0 = {c.gamma0:g}, phi = {c.injection_activation}, "
-        f"{c.seeds} seeds a width, {c.precision}. Medians over seeds; brackets: least and most.",
+        f"{outputs} to t = {result.times[-1]:g} by {_STEPS[c.integrator]}; gamma0 = {c.gamma0:g}, "
+        f"phi = {c.injection_activation}, {c.seeds} seeds a width, {c.precision}. Medians over seeds; "
+        "brackets: least and most.",
     ]
 
 
 def _markdown_table(rows: list[Row]) -> list[str]:
     lines = [
-        "| m | sup ‖u − û‖ / ‖y − u(0)‖ | unseen data | final train loss / n | final test error | "
-        "λ_min H(0) | λ_max H(0) | γ‖A(0)‖ |",
-        "|---|---|---|---|---|---|---|---|",
+        "| m | sup ‖u − û‖ / ‖y − u(0)‖ | unseen data | rms(f_∞ − f̂_∞) unseen | final train loss / n | "
+        "final test error | λ_min H(0) | λ_max H(0) | γ‖A(0)‖ |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         label = "" if row.resolved else " (not resolved)"
         lines.append(
             f"| {row.width} | {row.deviation:.4f} [{row.deviation_least:.4f}, {row.deviation_most:.4f}] | "
-            f"{row.unseen_deviation:.4f} | {row.train_loss:.2e} | {row.test_error:.3f} | "
-            f"{row.lambda_min:.2e}{label} | {row.lambda_max:.3g} | {row.contraction:.3f} |"
+            f"{row.unseen_deviation:.4f} | {format_known(row.limit_deviation)} | {row.train_loss:.2e} | "
+            f"{row.test_error:.3f} | {row.lambda_min:.2e}{label} | {row.lambda_max:.3g} | "
+            f"{row.contraction:.3f} |"
         )
     return lines
 
 
-def _fall(rows: list[Row]) -> str:
-    if len(rows) < 2:
+def format_known(value: float) -> str:
+    """Four decimals, or a dash for what is not known."""
+    return f"{value:.4f}" if np.isfinite(value) else "-"
+
+
+def _fall(what: str, values: list[tuple[int, float]]) -> str:
+    """How a quantity goes with the width, from narrow to wide."""
+    if len(values) < 2:
         return "- One width only: nothing to compare."
-    first, last = rows[0], rows[-1]
-    ratio = first.deviation / last.deviation
-    falls = all(a.deviation > b.deviation for a, b in itertools.pairwise(rows))
+    (narrow, first), (wide, last) = values[0], values[-1]
+    falls = all(a > b for (_, a), (_, b) in itertools.pairwise(values))
     verb = "falls with the width" if falls else "does **not** fall with every width"
-    exponent = np.log(ratio) / np.log(last.width / first.width)
+    exponent = np.log(first / last) / np.log(wide / narrow)
     return (
-        f"- The deviation from the linearised twin {verb}: {first.deviation:.4f} at m = {first.width}, "
-        f"{last.deviation:.4f} at m = {last.width}, {ratio:.2f} times less "
-        f"(as m^-{exponent:.2f} between the two)."
+        f"- The {what} {verb}: {first:.4f} at m = {narrow}, {last:.4f} at m = {wide}, "
+        f"{first / last:.2f} times less (as m^{-exponent:.2f} between the two)."
     )
 
 
@@ -109,10 +144,11 @@ def _row(result: TwinResult, width: int) -> Row:
         deviation=float(np.median(deviation)),
         deviation_least=float(deviation.min()),
         deviation_most=float(deviation.max()),
-        unseen_deviation=_median([_unseen_deviation(run).max() for run in runs]),
-        integrator_error=_median([run.integrator_error.max() for run in runs]),
-        train_loss=_median([run.metrics["loss"][-1] / run.y.size for run in runs]),
-        test_error=_median([run.metrics["test_error"][-1] for run in runs]),
+        unseen_deviation=_median([np.nanmax(run.unseen_deviation) for run in runs]),
+        limit_deviation=_median([_limit_deviation(result, run) for run in runs]),
+        integrator_error=_median([np.nanmax(run.integrator_error) for run in runs]),
+        train_loss=_median([run.metrics["loss"][run.last] / run.y.size for run in runs]),
+        test_error=_median([run.metrics["test_error"][run.last] for run in runs]),
         lambda_min=_median([run.eigenvalues[0] for run in runs]),
         lambda_max=_median([run.eigenvalues[-1] for run in runs]),
         resolved=all(run.resolved for run in runs),
@@ -120,10 +156,14 @@ def _row(result: TwinResult, width: int) -> Row:
     )
 
 
-def _unseen_deviation(run: TwinRun) -> Float[np.ndarray, " T"]:
-    """`||f_t - fhat_t|| / ||y_test - f_0||` on unseen data."""
-    return np.linalg.norm(run.f - run.fhat, axis=1) / np.linalg.norm(run.y_test - run.f[0])
+def _limit_deviation(result: TwinResult, run: TwinRun) -> float:
+    """Root mean square of `f_inf - fhat_inf`, where infinity was asked for and reached."""
+    if not np.isinf(result.times[-1]):
+        return float("nan")
+    return float(np.sqrt(np.mean((run.f[-1] - run.fhat[-1]) ** 2)))
 
 
 def _median(values: list) -> float:
-    return float(np.median(values))
+    """Over the seeds that know it."""
+    known = [value for value in values if np.isfinite(value)]
+    return float(np.median(known)) if known else float("nan")

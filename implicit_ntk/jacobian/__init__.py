@@ -13,6 +13,7 @@ from implicit_ntk.jacobian._jacobian import (
 from implicit_ntk.jacobian._linearization import (
     Linearization as Linearization,
     adjoint_products as adjoint_products,
+    adjoint_states as adjoint_states,
     implicit_adjoint as implicit_adjoint,
     linearize as linearize,
 )

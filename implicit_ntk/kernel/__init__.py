@@ -13,6 +13,7 @@ from implicit_ntk.kernel._spectrum import (
     Spectrum as Spectrum,
     block_spectra as block_spectra,
     check_kernel as check_kernel,
+    relative_resolution as relative_resolution,
     require_decomposition as require_decomposition,
     resolution_of as resolution_of,
     spectrum as spectrum,
@@ -26,4 +27,5 @@ from implicit_ntk.kernel.matrix_free import (
     Solution as Solution,
     SpectralDensity as SpectralDensity,
     kernel_operator as kernel_operator,
+    relative_residual as relative_residual,
 )

@@ -40,4 +40,6 @@ from implicit_ntk.networks._regularisation import (
 )
 from implicit_ntk.networks._relu_implicit import ReluImplicit as ReluImplicit
 from implicit_ntk.networks._relu_implicit_full import ReluImplicitFull as ReluImplicitFull
+from implicit_ntk.networks._scaled import Scaled as Scaled
 from implicit_ntk.networks._weight_tied import WeightTied as WeightTied
+from implicit_ntk.networks._wrapper import AbstractOutputWrapper as AbstractOutputWrapper

@@ -1,18 +1,16 @@
 """A network minus its own outputs at initialisation: the same kernel, trained from `u(0) = 0`."""
 
-from collections.abc import Callable
-
 import equinox as eqx
 from jax import lax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
-from implicit_ntk.equilibrium import AffineMap, Equilibrium, Method, Policy
+from implicit_ntk.equilibrium import Method
 from implicit_ntk.networks._factors import HasGradientFactors
 from implicit_ntk.networks._network import AbstractNetwork
-from implicit_ntk.networks._wrapper import AbstractWrapper
+from implicit_ntk.networks._wrapper import AbstractOutputWrapper
 
 
-class Centred(AbstractWrapper):
+class Centred(AbstractOutputWrapper):
     """`f - f_0`, with `f_0` the frozen network that `Centred` was built from.
 
     Same Jacobian and same kernel as `f`; training it is training `f` on `y + f_0(X)`, so GG22's
@@ -41,32 +39,6 @@ class Centred(AbstractWrapper):
     def factored(self) -> HasGradientFactors | None:
         """That of the network inside: the frozen outputs have no gradient."""
         return self.net.factored
-
-    def initial_state(self, phi: PyTree[Array]) -> PyTree[Float[Array, "n ..."]]:
-        """That of the network inside."""
-        return self.net.initial_state(phi)
-
-    def cell(self, z: PyTree[Array], phi: PyTree[Array]) -> PyTree[Array]:
-        """That of the network inside."""
-        return self.net.cell(z, phi)
-
-    def affine(self, phi: PyTree[Array]) -> AffineMap | None:
-        """That of the network inside."""
-        return self.net.affine(phi)
-
-    def cell_pullback(self, z: PyTree[Array], phi: PyTree[Array]) -> Callable[[PyTree[Array]], PyTree[Array]]:
-        """That of the network inside."""
-        return self.net.cell_pullback(z, phi)
-
-    def equilibrium(
-        self, phi: PyTree[Array], z0: PyTree[Array] | None, method: Method, policy: Policy
-    ) -> Equilibrium:
-        """That of the network inside, which may know another way to it than the cell's iteration."""
-        return self.net.equilibrium(phi, z0, method, policy)
-
-    def contraction(self) -> Float[Array, ""]:
-        """That of the network inside."""
-        return self.net.contraction()
 
     def baseline(self, X: Float[Array, "n d"], method: Method | None = None) -> Float[Array, "n *out"]:
         """`f_0(X)`, without derivatives with respect to the frozen copy.

@@ -18,6 +18,7 @@ from implicit_ntk.networks._monotone_implicit import MonotoneImplicit
 from implicit_ntk.networks._network import AbstractNetwork
 from implicit_ntk.networks._relu_implicit import ReluImplicit
 from implicit_ntk.networks._relu_implicit_full import ReluImplicitFull
+from implicit_ntk.networks._scaled import Scaled
 from implicit_ntk.networks._weight_tied import WeightTied
 
 FORMAT = 1
@@ -30,6 +31,7 @@ STORED: tuple[type[AbstractNetwork], ...] = (
     ConvImplicit,
     Centred,
     WeightTied,
+    Scaled,
 )
 """The classes that `save` writes and `load` rebuilds, from the fields of their constructor."""
 _CLASSES = {cls.__name__: cls for cls in STORED}

@@ -15,9 +15,9 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from implicit_ntk._checks import AnyArray, check_positive
 from implicit_ntk.equilibrium import Method
-from implicit_ntk.networks._centred import Centred
 from implicit_ntk.networks._network import AbstractNetwork, check_network, solve
 from implicit_ntk.networks._weight_tied import WeightTied
+from implicit_ntk.networks._wrapper import unwrapped
 
 Pullback = Callable[[Float[Array, "n s"]], Float[Array, "n s"]]
 
@@ -69,8 +69,7 @@ def _solved(
     net: AbstractNetwork, X: AnyArray, method: Method | None
 ) -> tuple[Method, Float[Array, "n d"], PyTree[Array]]:
     check_network(net)
-    tied = net.net if isinstance(net, Centred) else net
-    if isinstance(tied, WeightTied):
+    if any(isinstance(each, WeightTied) for each in unwrapped(net)):
         raise ValueError(
             "net is WeightTied, whose state is no equilibrium of its cell; pass the network inside"
         )

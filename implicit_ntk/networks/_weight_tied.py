@@ -24,7 +24,7 @@ from implicit_ntk.equilibrium import (
 from implicit_ntk.networks._centred import Centred
 from implicit_ntk.networks._choice import Choice
 from implicit_ntk.networks._network import AbstractNetwork
-from implicit_ntk.networks._wrapper import AbstractWrapper
+from implicit_ntk.networks._wrapper import AbstractWrapper, unwrapped
 
 
 class WeightTied(AbstractWrapper):
@@ -47,9 +47,10 @@ class WeightTied(AbstractWrapper):
     def __init__(self, net: AbstractNetwork, depth: int):
         if not isinstance(net, AbstractNetwork):
             raise TypeError(f"net must be a network, got {type(net).__name__}")
-        if isinstance(net, Centred):
+        inside = tuple(unwrapped(net))
+        if any(isinstance(each, Centred) for each in inside):
             raise TypeError("net must not be Centred; pass Centred(WeightTied(net, depth))")
-        if isinstance(net, WeightTied):
+        if any(isinstance(each, WeightTied) for each in inside):
             raise TypeError(
                 "net must not be WeightTied, whose cell ignores its state; pass the network inside"
             )

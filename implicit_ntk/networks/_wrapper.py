@@ -1,9 +1,11 @@
 """What networks that hold a network share: its leaves, its injection, its read-out."""
 
+from collections.abc import Callable, Iterator
+
 import equinox as eqx
 from jaxtyping import Array, Float, PyTree
 
-from implicit_ntk.equilibrium import Method
+from implicit_ntk.equilibrium import AffineMap, Equilibrium, Method, Policy
 from implicit_ntk.networks._choice import Choice
 from implicit_ntk.networks._network import AbstractNetwork
 
@@ -63,3 +65,41 @@ class AbstractWrapper(AbstractNetwork):
     ) -> Float[Array, "n *out"] | float:
         """That of the network inside."""
         return self.net.baseline(X, method)
+
+
+class AbstractOutputWrapper(AbstractWrapper):
+    """A wrapper that changes the outputs alone: states, and how they are solved for, are those inside."""
+
+    def initial_state(self, phi: PyTree[Array]) -> PyTree[Float[Array, "n ..."]]:
+        """That of the network inside."""
+        return self.net.initial_state(phi)
+
+    def cell(self, z: PyTree[Array], phi: PyTree[Array]) -> PyTree[Array]:
+        """That of the network inside."""
+        return self.net.cell(z, phi)
+
+    def affine(self, phi: PyTree[Array]) -> AffineMap | None:
+        """That of the network inside."""
+        return self.net.affine(phi)
+
+    def cell_pullback(self, z: PyTree[Array], phi: PyTree[Array]) -> Callable[[PyTree[Array]], PyTree[Array]]:
+        """That of the network inside."""
+        return self.net.cell_pullback(z, phi)
+
+    def equilibrium(
+        self, phi: PyTree[Array], z0: PyTree[Array] | None, method: Method, policy: Policy
+    ) -> Equilibrium:
+        """That of the network inside, which may know another way to it than the cell's iteration."""
+        return self.net.equilibrium(phi, z0, method, policy)
+
+    def contraction(self) -> Float[Array, ""]:
+        """That of the network inside."""
+        return self.net.contraction()
+
+
+def unwrapped(net: AbstractNetwork) -> Iterator[AbstractNetwork]:
+    """The network and those that it wraps, from the outside in."""
+    yield net
+    while isinstance(net, AbstractWrapper):
+        net = net.net
+        yield net

@@ -1,6 +1,8 @@
 """The command as a user types it: what it writes, prints and refuses."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 
@@ -9,11 +11,13 @@ import numpy as np
 import pytest
 
 from implicit_ntk.cli import main
+from implicit_ntk.cli._interrupts import interrupts
+from implicit_ntk.experiments import run_twin
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 SMALL = ["--n-train", "12", "--n-test", "8", "--widths", "16", "24", "--seeds", "1"]
-SMALL += ["--horizon", "1", "--records", "4"]
+SMALL += ["--integrator", "euler", "--horizon", "1", "--records", "4"]
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +37,69 @@ def test_run_writes_its_directory_and_prints_the_table(tmp_path, capsys):
     assert json.loads((folder / "config.json").read_text())["widths"] == [16, 24]
     printed = capsys.readouterr().out
     assert "linearised twin" in printed and "16" in printed and "24" in printed
+
+
+def test_finished_run_is_not_redone(tmp_path, capsys, monkeypatch):
+    to = ["--name", "small", "--out", str(tmp_path)]
+    assert main(["run", *SMALL, *to, "--resume"]) == 0
+    monkeypatch.setattr("implicit_ntk.cli._run.run_twin", None)
+    capsys.readouterr()
+    assert main(["run", *SMALL, *to, "--resume"]) == 0
+    assert str(tmp_path / "small" / "summary.md") in capsys.readouterr().out
+    assert main(["run", *SMALL, *to, "--resume", "--seeds", "2"]) == 2
+    assert "seeds = 1, not 2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_cleanly_and_the_run_goes_on(number, tmp_path, capsys, monkeypatch):
+    """Heard at the next pause: the checkpoint is written, the sentence says how to go on."""
+    to = ["--name", "small", "--out", str(tmp_path), "--checkpoint-every", "1e9"]
+    before = signal.getsignal(number)
+
+    def signalled(config, progress, checkpoints):
+        def tell(share, what):
+            if share > 0.7:
+                os.kill(os.getpid(), number)
+            progress(share, what)
+
+        return run_twin(config, tell, checkpoints)
+
+    monkeypatch.setattr("implicit_ntk.cli._run.run_twin", signalled)
+    assert main(["run", *SMALL, *to]) == 130
+    said = capsys.readouterr().err
+    assert "--name small --resume" in said and said.count("\n") == 1
+    assert signal.getsignal(number) is before
+    kept = {path.name for path in (tmp_path / ".small.partial" / "checkpoints").iterdir()}
+    assert kept == {"m16-seed0.npz", "m24-seed0-under-way.npz"} and not (tmp_path / "small").exists()
+    monkeypatch.undo()
+    assert main(["run", *SMALL, *to]) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert main(["run", *SMALL, *to, "--resume"]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["small"]
+
+
+def test_the_second_signal_stops_at_once():
+    with interrupts() as heard:
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            heard()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--resume"], "resume needs the --name"),
+        (["--resume", "--overwrite", "--name", "a"], "leave one out"),
+        (["--checkpoint-every", "-1"], "checkpoint-every must not be negative"),
+    ],
+)
+def test_flags_that_make_no_sense(flags, message, tmp_path, capsys):
+    assert main(["run", *SMALL, *flags, "--out", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_run_refuses_to_replace(tmp_path, capsys):

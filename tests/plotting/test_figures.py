@@ -43,19 +43,35 @@ def result() -> TwinResult:
 
 def test_lines_are_medians_over_seeds(result):
     figure = twin_figure(result)
-    deviation = figure.axes[3]
-    for width, line in zip(WIDTHS, deviation.get_lines(), strict=True):
-        median = np.median([run.deviation for run in result.of_width(width)], axis=0)
-        np.testing.assert_allclose(line.get_ydata(), median[1:])
+    for panel, name in ((figure.axes[3], "deviation"), (figure.axes[4], "unseen_deviation")):
+        for width, line in zip(WIDTHS, panel.get_lines(), strict=True):
+            median = np.median([getattr(run, name) for run in result.of_width(width)], axis=0)
+            np.testing.assert_allclose(line.get_ydata(), median[1:])
+
+
+def test_limits_stand_beyond_the_last_finite_time(result):
+    """A full point a network, an open one a twin, a seed that does not reach its limit left out."""
+    times = np.append(result.times[:-1], np.inf)
+    lost = dataclasses.replace(result.runs[0], f=np.append(result.runs[0].f[:-1], [np.full(4, np.nan)], 0))
+    figure = twin_figure(dataclasses.replace(result, times=times, runs=(lost, *result.runs[1:])))
+    panel = figure.axes[4]
+    assert panel.get_xticklabels()[-1].get_text() == r"$\infty$"
+    points = [line for line in panel.get_lines() if line.get_marker() == "o"]
+    reached = [run.unseen_deviation[-1] for run in result.runs[1:3]]
+    (limit,) = points[0].get_xdata()
+    assert times[-2] < limit < panel.get_xlim()[1]
+    np.testing.assert_allclose(points[0].get_ydata(), np.median(reached))
+    faces = [line.get_markerfacecolor() for line in figure.axes[1].get_lines() if line.get_marker() == "o"]
+    assert faces[2:] == ["white", "white"] and "white" not in faces[:2]
 
 
 def test_twin_is_dashed_beside_the_network(result):
     figure = twin_figure(result)
     for panel in figure.axes[:3]:
-        solid, dashed = panel.get_lines()[0], panel.get_lines()[1]
+        solid, dashed = panel.get_lines()[0], panel.get_lines()[len(WIDTHS)]
         assert solid.get_linestyle() == "-" and dashed.get_linestyle() == "--"
     twin = np.median([((r.uhat - r.y) ** 2).mean(1) / 2 for r in result.of_width(WIDTHS[0])], axis=0)
-    np.testing.assert_allclose(figure.axes[0].get_lines()[1].get_ydata(), twin[1:])
+    np.testing.assert_allclose(figure.axes[0].get_lines()[len(WIDTHS)].get_ydata(), twin[1:])
 
 
 def test_every_panel_has_a_letter_and_the_legend_every_width(result):

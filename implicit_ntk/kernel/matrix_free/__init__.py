@@ -7,7 +7,14 @@ from implicit_ntk.kernel.matrix_free._estimates import (
     SpectralDensity as SpectralDensity,
 )
 from implicit_ntk.kernel.matrix_free._kernel_operator import kernel_operator as kernel_operator
-from implicit_ntk.kernel.matrix_free._lanczos import Apply as Apply, tridiagonal as tridiagonal
+from implicit_ntk.kernel.matrix_free._lanczos import (
+    Apply as Apply,
+    Lanczos as Lanczos,
+    tridiagonal as tridiagonal,
+)
 from implicit_ntk.kernel.matrix_free._operator import KernelOperator as KernelOperator
 from implicit_ntk.kernel.matrix_free._preconditioner import Preconditioner as Preconditioner
-from implicit_ntk.kernel.matrix_free._products import KernelProducts as KernelProducts
+from implicit_ntk.kernel.matrix_free._products import (
+    KernelProducts as KernelProducts,
+    relative_residual as relative_residual,
+)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import equinox as eqx
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
@@ -12,6 +13,41 @@ ROUNDING = 1e2
 """Couplings of so many eps of the largest are rounding, and dropped."""
 
 
+class Lanczos(eqx.Module):
+    """`Q^T A Q` as far as it is known, `A Q = Q T + beta q e^T`: rows that are still to come are zero.
+
+    `following` is `q`, `off_diagonal[i]` couples row i to the next, the last of them to `q`; `largest` is
+    the largest norm of an image.
+    """
+
+    basis: Float[Array, "s N"]
+    following: Float[Array, " N"]
+    diagonal: Float[Array, " s"]
+    off_diagonal: Float[Array, " s"]
+    largest: Float[Array, ""]
+
+    @classmethod
+    def begun(cls, first: Float[Array, " N"], steps: int) -> "Lanczos":
+        """Before the first product, from a vector of length one."""
+        row = jnp.zeros(steps, first.dtype)
+        return cls(jnp.zeros((steps, first.size), first.dtype), first, row, row, jnp.zeros((), first.dtype))
+
+    def extended(self, apply: Apply, i: Int[Array, ""]) -> "Lanczos":
+        """Row i, for one product."""
+        v = self.following
+        basis = self.basis.at[i].set(v)
+        image = apply(v)
+        w = image
+        for _ in range(2):  # once leaves components of the size of the rounding that it removes
+            w = w - (basis @ w) @ basis
+        length = jnp.linalg.norm(w)
+        largest = jnp.maximum(self.largest, jnp.linalg.norm(image))
+        length = jnp.where(length > ROUNDING * jnp.finfo(v.dtype).eps * largest, length, 0)
+        following = jnp.where(length > 0, w / jnp.where(length > 0, length, 1), 0)
+        diagonal, beside = self.diagonal.at[i].set(v @ image), self.off_diagonal.at[i].set(length)
+        return Lanczos(basis, following, diagonal, beside, largest)
+
+
 def tridiagonal(apply: Apply, start: Float[Array, " N"], steps: int) -> tuple[Array, Array]:
     """The diagonal (steps,) and the off-diagonal (steps,) of `Q^T A Q`, whose last entry couples to the rest.
 
@@ -19,24 +55,9 @@ def tridiagonal(apply: Apply, start: Float[Array, " N"], steps: int) -> tuple[Ar
     where the space is exhausted (few samples, equal samples), and goes on with rounding: the identity has
     other eigenvalues than one there. Here both then end in zeros; otherwise the two agree.
     """
-
-    def step(carry: tuple[Array, Array, Array], i: Int[Array, ""]) -> tuple[tuple, tuple[Array, Array]]:
-        basis, v, scale = carry
-        basis = basis.at[i].set(v)
-        image = apply(v)
-        w = image
-        for _ in range(2):  # once leaves components of the size of the rounding that it removes
-            w = w - (basis @ w) @ basis
-        length = jnp.linalg.norm(w)
-        scale = jnp.maximum(scale, jnp.linalg.norm(image))
-        length = jnp.where(length > ROUNDING * jnp.finfo(v.dtype).eps * scale, length, 0)
-        v_next = jnp.where(length > 0, w / jnp.where(length > 0, length, 1), 0)
-        return (basis, v_next, scale), (v @ image, length)
-
-    basis = jnp.zeros((steps, start.size), start.dtype)
-    first = start / jnp.linalg.norm(start)
-    carry = (basis, first, jnp.zeros((), start.dtype))
-    return lax.scan(step, carry, jnp.arange(steps))[1]
+    begun = Lanczos.begun(start / jnp.linalg.norm(start), steps)
+    whole = lax.fori_loop(0, steps, lambda i, lanczos: lanczos.extended(apply, i), begun)
+    return whole.diagonal, whole.off_diagonal
 
 
 def quadrature(

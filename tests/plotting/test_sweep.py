@@ -1,0 +1,77 @@
+"""The figure of a sweep shows every seed, their means, the fitted powers and those of the theory."""
+
+import dataclasses
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from implicit_ntk.data import TwoClass
+from implicit_ntk.experiments import QUANTITIES, SweepConfig, SweepResult, SweepRow, sweep_laws
+from implicit_ntk.experiments.sweep._rows import TYPES
+from implicit_ntk.plotting import sweep_figure
+
+WIDTHS, SCALES, SEEDS = (20, 40, 80), (0.2, 0.4), 3
+
+
+def made_up_row(width: int, gamma0: float, seed: int) -> SweepRow:
+    rng = np.random.default_rng([width, round(10 * gamma0), seed])
+    others = {name: kind(1) for name, kind in TYPES.items()}
+    values = {name: float(gamma0 * width**-0.3 * np.exp(rng.normal() / 5)) for name in QUANTITIES}
+    return SweepRow(**(others | values | {"width": width, "gamma0": gamma0, "seed": seed}))
+
+
+@pytest.fixture
+def result() -> SweepResult:
+    data = TwoClass(
+        np.ones((6, 2)), np.ones(6), np.ones((4, 2)), np.ones(4), "mnist", (0, 1), "made up", np.arange(0)
+    )
+    config = SweepConfig(widths=WIDTHS, gamma0=SCALES, seeds=SEEDS)
+    rows = tuple(made_up_row(*cell, seed) for cell in config.cells for seed in range(SEEDS))
+    return SweepResult(config, data, rows, tuple(made_up_row(*cell, 0) for cell in config.cells))
+
+
+@pytest.fixture(autouse=True)
+def _close():
+    yield
+    plt.close("all")
+
+
+def test_each_quantity_has_a_panel_with_its_seeds_and_lines(result):
+    figure = sweep_figure(result)
+    for ax, name in zip(figure.axes, QUANTITIES, strict=False):
+        assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+        assert QUANTITIES[name].symbol in ax.get_title(loc="left")
+        seeds = [line for line in ax.get_lines() if line.get_marker() == "."]
+        assert len(seeds) == len(WIDTHS) * len(SCALES)
+        drawn = np.concatenate([line.get_ydata() for line in seeds])
+        np.testing.assert_array_equal(np.sort(drawn), np.sort(result.array[name]))
+        assert len(ax.containers) == len(SCALES)
+        low, high = ax.get_ylim()
+        assert (drawn > low).all() and (drawn < high).all()
+
+
+def test_fitted_powers_are_drawn_and_stated(result):
+    ax = sweep_figure(result).axes[0]
+    laws = [law for law in sweep_laws(result) if law.name == "deviation"]
+    solid = [line for line in ax.get_lines() if line.get_marker() == "None" and line.get_linestyle() == "-"]
+    for law, line, text in zip(laws, solid, ax.texts, strict=True):
+        slope = np.diff(np.log(line.get_ydata())) / np.diff(np.log(line.get_xdata()))
+        np.testing.assert_allclose(slope, law.all.estimate.value)
+        assert f"{law.all.estimate.value:.2f}" in text.get_text()
+
+
+def test_theory_is_broken_and_has_its_power(result):
+    figure = sweep_figure(result)
+    for ax, quantity in zip(figure.axes, QUANTITIES.values(), strict=False):
+        (guide,) = (line for line in ax.get_lines() if line.get_linestyle() == "--")
+        slope = np.diff(np.log(guide.get_ydata())) / np.diff(np.log(guide.get_xdata()))
+        np.testing.assert_allclose(slope, quantity.rate.power, atol=1e-12)
+
+
+def test_single_width_and_runs_that_failed_can_be_drawn(result):
+    one = dataclasses.replace(result.config, widths=(20,), gamma0=(0.2,))
+    failed = tuple(dataclasses.replace(row, solved=False) for row in result.rows[:SEEDS])
+    for rows in (result.rows[:SEEDS], failed):
+        figure = sweep_figure(dataclasses.replace(result, config=one, rows=rows, coarse=result.coarse[:1]))
+    figure.draw_without_rendering()
