@@ -13,6 +13,10 @@ SMALL = {
         ["--n", "8", "--widths", "64", "--until", "9", "--rtol", ".1", "--reference", ".05", "--euler", "1"],
         "over ours",
     ),
+    "flow_large.py": (
+        ["--n", "12", "--m", "40", "--check", "8", "--until", "9", "--rtol", ".1"],
+        "KrylovExponential(0.1)",
+    ),
     "kernel_cost.py": (
         [*("--widths", "8", "16", "24"), *("--samples", "8", "16", "24"), *("--n", "8", "--m", "8")],
         "exponent in n, in all",
@@ -26,6 +30,7 @@ SMALL = {
         ["--ours-only", "--size", "20,30", "--large", "--repeats", "2"],
         "ink.ntk, rtol = 3e-6",
     ),
+    "precisions.py": (["--n", "8", "--m", "40", "--rtol", ".1"], "float64: CONVERGED"),
     "solvers.py": (
         [
             "--only",

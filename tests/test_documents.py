@@ -68,3 +68,23 @@ def test_short() -> None:
     assert len(ways) == 2
     for way in ways:
         assert len([line for line in way.splitlines() if line.strip()]) <= 15, way
+
+
+@pytest.mark.slow
+def test_training(x64: None) -> None:
+    """The run ends, its parts are the whole, and what it was made of adds up."""
+    own = run("training.md")
+    traj, net, X, y = own["traj"], own["net"], own["X"], own["y"]
+    assert traj.loss[-1] < 1e-12
+    twin = own["twin"].limit(own["ink"].ntk(net, own["X_test"], X), net(own["X_test"]))
+    assert_allclose(own["model"](own["X_test"]), twin, atol=1e-9)
+    assert_allclose(own["parts"].test.total[-1], own["f_inf"] - twin, atol=1e-9)
+    assert own["path"].relative_residual[-1] < 1e-2
+    assert_allclose(sum(shares[-1] for shares in own["meter"].shares.values()), 1, rtol=1e-12)
+    assert abs(own["meter"].loss_residual[-1]) < 3e-2
+    assert_allclose(
+        own["run"].u[-1],
+        own["ink"].linearized_descent(own["ink"].ntk(net, X), net(X), y, float(own["bound"].suggested))(100),
+        atol=0.05,
+    )
+    assert_allclose(own["records"][-1].u, traj.u[2], atol=1e-12)
