@@ -29,6 +29,9 @@ PUBLIC = (
     *("ReluImplicitFull", "MonotoneImplicit", "ConvImplicit", "WeightTied", "from_functions"),
     *("jacobian_penalty", "spectral_radius", "norm_ablations"),
     *("gradient_flow", "Euler", "Exponential", "linearized_flow", "predict", "Trajectory"),
+    *("KrylovExponential", "Heun", "RK4", "Adaptive", "path_kernel", "regime", "Scaled"),
+    *("gradient_descent", "SquareLoss", "CrossEntropy", "largest_step", "linearized_descent"),
+    *("taylor", "deviation"),
 )
 
 
@@ -44,7 +47,7 @@ before = dict(jax.config.values)
 import implicit_ntk
 assert dict(jax.config.values) == before, "a flag of JAX's was changed"
 jax.config.update("jax_num_cpu_devices", 2)  # which JAX refuses once a device is taken
-unwanted = ("matplotlib", "sklearn", "tyro", "rich", "scipy.io",
+unwanted = ("matplotlib", "sklearn", "tyro", "rich", "scipy.io", "diffrax", "optax",
             *(f"implicit_ntk.{name}" for name in ("data", "plotting", "cli", "experiments")))
 print([name for name in unwanted if name in sys.modules])
 """

@@ -40,8 +40,6 @@ class ResumableDestination(Destination):
 
     resume: bool = False
     """Go on with the run of that --name where it stopped, or begin it; of a finished one, say where it is."""
-    checkpoint_every: float = 30.0
-    """Seconds between two checkpoints; 0 for one at every pause."""
 
     def folder_of(self, config: object, what: str) -> tuple[Path, bool]:
         """The run's directory, and whether the run of these settings is finished there.

@@ -34,6 +34,8 @@ class Run:
 
     config: Annotated[TwinConfig, tyro.conf.arg(name="")] = dataclasses.field(default_factory=TwinConfig)
     destination: ResumableDestination = dataclasses.field(default_factory=ResumableDestination)
+    checkpoint_every: float = 30.0
+    """Seconds between two checkpoints; 0 for one at every pause."""
 
     def execute(self) -> int:
         """Run, write, print the table."""
@@ -69,7 +71,7 @@ class Run:
                 bar.update(task, completed=share, description=what)
                 heard()
 
-            checkpoints = Checkpoints(checkpoints_beside(results), to.checkpoint_every)
+            checkpoints = Checkpoints(checkpoints_beside(results), self.checkpoint_every)
             result = run_twin(self.config, progress, checkpoints)
             bar.update(task, completed=1.0, description="drawing")
             write_twin(result, results, _draw)

@@ -1,6 +1,7 @@
 """`implicit-ntk sweep`: the end of training over widths, scales and seeds, and its exponents."""
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Annotated
 
@@ -60,10 +61,10 @@ class Sweep:
 
     def _run(self, folder: Path, console: Console) -> SweepResult:
         """The sweep, written to its folder; every finished run is kept on the way."""
-        to = self.destination
+        to, say = self.destination, functools.partial(console.print, soft_wrap=True)
         with (
             interrupts() as heard,
-            run_folder(self.config, folder, to.overwrite, to.resume, console.print) as results,
+            run_folder(self.config, folder, to.overwrite, to.resume, say) as results,
             progress_bar(console) as bar,
         ):
             task = bar.add_task("compiling", total=1.0)

@@ -80,6 +80,8 @@ class Adaptive(AbstractIntegrator):
     - `solver`: an explicit adaptive solver of diffrax, such as `Tsit5()`, `Dopri5()` or `Dopri8()`.
     - `rtol`: the tolerance of a step. An array costs no retrace when it changes.
     - `max_steps`: of the whole run, rejected ones counted; one that needs more fails.
+    - `krylov`: None to form `H(0)` and decompose it. Otherwise `lambda_max` is that of a Krylov space from
+      so many products with it, for data of any size.
 
     A run's `forward_evaluations` and `adjoint_evaluations` are those of the solves at the ends of steps: the
     solver does not tell what its stages took.
@@ -92,11 +94,19 @@ class Adaptive(AbstractIntegrator):
     solver: "diffrax.AbstractSolver"
     rtol: Number = 1e-6
     max_steps: int = 100_000
+    krylov: int | None = eqx.field(static=True, default=None)
 
     def __check_init__(self) -> None:
         _check_solver(self.solver)
         check_positive_number(self.rtol, "rtol")
         check_positive(self.max_steps, "max_steps")
+        if self.krylov is not None:
+            check_positive(self.krylov, "krylov")
+
+    @property
+    def krylov_size(self) -> int | None:
+        """As asked for."""
+        return self.krylov
 
     def check(self, problem: FlowProblem) -> FlowProblem:
         """Raise `ValueError` where `rtol` is less than the solves resolve. No step is unstable for long."""

@@ -55,7 +55,8 @@ def gradient_descent(
     Such plain steps are stable below `2 / lambda_max`, see `largest_step`; of other optimisers no such bound
     is known, and a step that is too long is told by a loss that grows, or by a run that fails. The gradient
     of a minibatch is scaled by n / batch_size, so that it estimates that of the sum. Every sample's solves
-    start from its last states.
+    start from its last states. An optimiser that searches along a line (`optax.lbfgs()`) or watches the loss
+    gets it; what it evaluates on the way is not counted.
 
     **Arguments:** `X` (n, d); `y` (n,) or (n, k), or the labels that the `loss` takes; `optimizer`, such as
     `optax.sgd(0.01)` (keep it: another object is another compilation); `batch_size`, None for all samples

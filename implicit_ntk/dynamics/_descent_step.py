@@ -4,6 +4,7 @@ The gradient of a loss is `J^T dL/du`. Of k outputs it takes one adjoint equatio
 that of the scalar output `w_i . u_i`, `w = dL/du`.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import equinox as eqx
@@ -116,10 +117,13 @@ def step(
     """The state after one update; after a failure, or one to values that are not finite, as it was."""
     data, y, rows = problem.batch(state.steps)
     near = jax.tree.map(lambda leaf: leaf if rows is None else leaf[rows], (state.z, state.p))
-    states, slope = loss_gradient(problem, state.leaves, data, y, *near)
-    scale = problem.y.shape[0] / y.shape[0]
-    slope = jax.tree.map(lambda g: scale * g, slope)
-    updates, memory = optimizer.update(slope, state.optimizer, state.leaves)
+    value, states, slope = loss_gradient(problem, state.leaves, data, y, *near)
+
+    def loss(leaves: Leaves) -> Float[Array, ""]:
+        cast = jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), leaves, state.leaves)
+        return loss_of(problem, cast, data, y, states.equilibrium.z)
+
+    updates, memory = _update(optimizer, state, value, slope, loss, problem.y.shape[0] / y.shape[0])
     leaves = jax.tree.map(lambda leaf, u: leaf + u.astype(leaf.dtype), state.leaves, updates)
     status = jnp.maximum(states.status, jnp.where(_finite(leaves), 0, Status.NONFINITE))
     moved = DescentState(
@@ -137,6 +141,38 @@ def step(
     return eqx.tree_at(lambda s: s.status, chosen, status)
 
 
+def _update(
+    optimizer: "optax.GradientTransformation",
+    state: DescentState,
+    value: Float[Array, ""],
+    slope: Leaves,
+    loss: Callable[[Leaves], Float[Array, ""]],
+    scale: float,
+) -> tuple[PyTree, PyTree]:
+    """What the optimiser makes of `scale` times a batch's loss, which a line search asks for elsewhere."""
+    import optax  # late, as in `gradient_descent`
+
+    slope = jax.tree.map(lambda g: scale * g, slope)
+    return optax.with_extra_args_support(optimizer).update(
+        slope,
+        state.optimizer,
+        state.leaves,
+        value=scale * value,
+        grad=slope,
+        value_fn=lambda leaves: scale * loss(leaves),
+    )
+
+
+def loss_of(
+    problem: DescentProblem, leaves: Leaves, data: Data, y: Float[Array, "r *out"], z0: PyTree[Array]
+) -> Float[Array, ""]:
+    """The loss of some data, differentiable in the leaves; NaN where a solve fails."""
+    net = with_leaves(problem.net, leaves)
+    phi = data.injected(net)
+    eq = solve_injected(net, phi, z0, problem.method, "nan")
+    return problem.loss.value(net.readout(eq.z, phi) - data.baseline, y)
+
+
 def loss_gradient(
     problem: DescentProblem,
     leaves: Leaves,
@@ -144,17 +180,18 @@ def loss_gradient(
     y: Float[Array, "r *out"],
     z0: PyTree[Array],
     p0: PyTree[Array],
-) -> tuple[States, Leaves]:
-    """`J^T dL/du` of some data, with the two solves that it took, from guesses."""
+) -> tuple[Float[Array, ""], States, Leaves]:
+    """The loss of some data and its gradient `J^T dL/du`, with the two solves that it took, from guesses."""
     net, method = with_leaves(problem.net, leaves), problem.method
     phi = data.injected(net)
     eq = solve_injected(net, phi, z0, method, "report")
-    w = problem.loss.slope(net.readout(eq.z, phi) - data.baseline, y)
+    u = net.readout(eq.z, phi) - data.baseline
+    w = problem.loss.slope(u, y)
     # A scalar output has one adjoint equation as it is, and its solution does not shrink with the loss.
     seen, pulled = (net, w) if w.ndim == 1 else (Weighted(net, w), jnp.ones_like(w[:, 0]))
     adjoint = adjoint_states(seen, phi, eq.z, method, "report", p0)
     at = Linearization(seen, data.X, phi, eq, adjoint, method)
-    return States(eq, adjoint), from_linearization(at).pull(pulled)
+    return problem.loss.value(u, y), States(eq, adjoint), from_linearization(at).pull(pulled)
 
 
 def _put(all_rows: PyTree[Array], rows: Int[Array, " r"] | None, some: PyTree[Array]) -> PyTree[Array]:

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from implicit_ntk._checks import AnyArray, check_times
-from implicit_ntk.dynamics._flow import FlowState, assemble, pose, reported, segment, start
+from implicit_ntk._checks import AnyArray
+from implicit_ntk.dynamics._flow import FlowState, assemble, posed_for, reported, segment, start
 from implicit_ntk.dynamics._integrator import AbstractIntegrator
 from implicit_ntk.dynamics._linearized import LinearizedFlow, linearized_flow
 from implicit_ntk.dynamics._problem import Data, FlowProblem, Leaves
@@ -73,11 +73,8 @@ def deviation(
 
     **Raises:** as `gradient_flow` and `ntk`.
     """
-    if not isinstance(integrator, AbstractIntegrator):
-        raise TypeError(f"integrator must be an integrator such as Euler(dt=0.01), got {integrator!r}")
-    times = check_times(times, endless=integrator.reaches_infinity)
-    problem = integrator.check(pose(net, X, y, X_test, None, method, integrator.krylov_size))
-    times = jnp.asarray(times, problem.y.dtype)
+    problem, requested = posed_for(net, X, y, times, integrator, X_test, None, method)
+    times = jnp.asarray(requested, problem.y.dtype)
     centre = Centre.of(net, problem.train, method)
     twin = linearized_flow(centre.J.gram(), centre.outputs, problem.y)
     centres, expected = [centre], [twin(times)]
@@ -86,7 +83,7 @@ def deviation(
         centres.append(unseen)
         expected.append(twin.at(times, unseen.J.gram(centre.J), unseen.outputs))
     traj, tangents = _run(problem, integrator, times, tuple(centres))
-    traj = reported(traj, net.resolve(method))
+    traj = reported(traj, problem.method)
     train = Split(traj.u - tangents[0], tangents[0] - expected[0])
     test = None if traj.f is None else Split(traj.f - tangents[1], tangents[1] - expected[1])
     return Deviation(train, test, traj, twin)

@@ -28,8 +28,9 @@ class Exponential(AbstractExponential):
     there are none midpoints of training samples: errors made while learning stay where the training
     outputs do not see them, and are errors of `f_inf`.
 
-    Where units of a relu cell slide along their kinks, as those of narrow networks do, about `1/rtol` steps
-    are needed to follow them. A residual below the tolerance is no longer followed but led to zero.
+    Where many units of a relu cell slide along their kinks, as in narrow networks or between near samples
+    whose labels differ, steps get as short as `1/lambda_max`, and a run may fail for `max_steps`. A residual
+    below the tolerance is no longer followed but led to zero.
 
     **Arguments:**
 
@@ -57,7 +58,12 @@ class Exponential(AbstractExponential):
             raise ValueError(f"order must be 1 or 2, got {self.order!r}")
 
     def check(self, problem: FlowProblem) -> FlowProblem:
-        """Raise `ValueError` where `rtol` is below what the solves resolve, `MemoryError` past the limit."""
+        """Raise `ValueError` where `rtol` is below what the solves resolve, `MemoryError` past the limit.
+
+        `ValueError`, too, where the problem knows a Krylov space only.
+        """
+        if not problem.whole:
+            raise ValueError("problem knows a Krylov space only; pose it with krylov_size=None")
         require_memory(
             step_bytes(problem),
             f"an exponential step of {problem.y.size} outputs",

@@ -81,7 +81,7 @@ class AbstractExponential(AbstractIntegrator):
 
     def check(self, problem: FlowProblem) -> FlowProblem:
         """Raise `ValueError` where `rtol` is less than the solves resolve. Every step is stable."""
-        least = limits.ABOVE_SOLVES * limits.solved_to(problem)
+        least = limits.least_rtol(problem)
         below = jnp.asarray(self.rtol, least.dtype) < least
         if is_traced(below):
             return eqx.error_if(problem, below, "rtol is below what the solves resolve; raise it")
@@ -158,7 +158,7 @@ class AbstractExponential(AbstractIntegrator):
         return ExponentialState(
             time=state.time + state.step.h,
             step=trial.step,
-            end=trial.end,
+            end=_where(trial.excess > 1, start, trial.end),
             way=trial.way * jnp.clip(SAFETY / jnp.sqrt(trial.excess), 0.2, 6.0),
             pace=trial.pace,
             probes=trial.probes,
@@ -210,7 +210,9 @@ class AbstractExponential(AbstractIntegrator):
         watched = probes.states_of(problem, first.leaves, last.probes)
         error = _error(problem, step, first, second, watched)
         end = second if self.order == 2 else first
-        status = jnp.maximum(jnp.maximum(first.status, second.status), watched.status)
+        # The failure of the first solves is the cause of the others.
+        later = jnp.maximum(second.status, watched.status)
+        status = jnp.where(first.status > Status.STALLED, first.status, jnp.maximum(first.status, later))
         excess = self._excess(problem, step, end, error)
         sound = (status <= Status.STALLED) & jnp.isfinite(excess)
         # What a failed solve leaves would spoil those of the next try.
@@ -245,13 +247,14 @@ class AbstractExponential(AbstractIntegrator):
         return jnp.maximum(jnp.asarray(self.rtol, floor.dtype) * rms(problem.initial_residual), floor)
 
     def _books(self, books: Books, trial: Trial) -> Books:
-        steps, work = books.steps + 1, trial.work
-        lost = (trial.excess > 1) | (steps > self.max_steps)
+        taken, work = trial.excess <= 1, trial.work
+        steps = books.steps + taken
+        lost = ~taken | (steps > self.max_steps)
         status = jnp.where(lost & (trial.status <= Status.STALLED), Status.NOT_FOLLOWED, trial.status)
         return Books(
             error=books.error + trial.error,
             steps=steps,
-            rejected=books.rejected + work.tries - 1,
+            rejected=books.rejected + work.tries - taken,
             decompositions=books.decompositions + work.decompositions,
             forward_evaluations=books.forward_evaluations + work.forward,
             adjoint_evaluations=books.adjoint_evaluations + work.adjoint,

@@ -7,7 +7,8 @@ from implicit_ntk.dynamics._exponential_modes import Modes, Scalar
 from implicit_ntk.dynamics._exponential_position import Position
 from implicit_ntk.dynamics._exponential_state import ExponentialState, rms
 from implicit_ntk.dynamics._problem import FlowProblem
-from implicit_ntk.equilibrium import default_rtol
+from implicit_ntk.equilibrium import Iterated, default_rtol
+from implicit_ntk.jacobian import implicit_adjoint
 from implicit_ntk.kernel import resolution_of
 
 ABOVE_SOLVES = 10
@@ -47,6 +48,14 @@ def vanished(problem: FlowProblem, end: Position) -> Bool[Array, ""]:
 def floor(problem: FlowProblem) -> Scalar:
     """A residual that the solves hardly resolve."""
     return ABOVE_SOLVES * solved_to(problem) * (rms(problem.y) + rms(problem.initial_residual))
+
+
+def least_rtol(problem: FlowProblem) -> Scalar:
+    """Of steps: adjoint states, which the outputs hardly see, are what the velocity is made of."""
+    linear = implicit_adjoint(problem.method).linear_solver
+    own = getattr(linear.solver if isinstance(linear, Iterated) else linear, "rtol", None)
+    adjoint = jnp.asarray(0.0 if own is None else own, problem.y.dtype)
+    return ABOVE_SOLVES * jnp.maximum(solved_to(problem), adjoint)
 
 
 def solved_to(problem: FlowProblem) -> Scalar:

@@ -48,17 +48,22 @@ def _roughly(x: Array, batch_ndim: int) -> Scalar:
 def _probes(problem: FlowProblem) -> Data:
     if problem.test is None:
         return _midpoints(problem.train)
-    data, q = problem.test, problem.test.X.shape[0]
-    if q <= PROBES:
+    data = problem.test
+    if data.X.shape[0] <= PROBES:
         return data
-    # Not the first rows: tests may be sorted by class. Always the same ones.
-    rows = np.sort(np.random.default_rng(0).choice(q, PROBES, replace=False))
-    return Data(data.X[rows], 0.0, None)
+    return Data(_few(data.X), 0.0, None)
+
+
+def _few(X: Float[Array, "n d"]) -> Float[Array, "q d"]:
+    """Not the first rows, nor in order: data may be sorted by class. Always the same ones."""
+    if X.shape[0] <= PROBES:
+        return X
+    return X[np.random.default_rng(0).choice(X.shape[0], PROBES, replace=False)]
 
 
 def _midpoints(train: Data) -> Data:
     """Of samples and their successors, brought to the samples' length."""
-    X = train.X[:PROBES]
+    X = _few(train.X)
     middle = X + jnp.roll(X, 1, axis=0)
     lengths = jnp.linalg.norm(middle, axis=1, keepdims=True)
     scale = jnp.linalg.norm(X, axis=1, keepdims=True) / jnp.where(lengths > 0, lengths, 1)

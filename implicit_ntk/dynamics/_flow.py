@@ -68,8 +68,8 @@ def gradient_flow(
     first of equal ones counting as the largest), `test_loss` (`||f - y_test||^2 / 2`), `contraction`
     (`gamma ||A(t)||`), `distance_A` and so on (`||A(t) - A(0)||_F`), `residual` (the largest of the
     recorded solve), `integrator_error` (the integrator's estimate of `||u_numerical - u||`: of
-    `Euler` that of the same steps on the linearised dynamics, of `Exponential` the sum over its steps, where
-    the error on unseen data counts if it is larger), and the running counts `steps`, `forward_evaluations`,
+    `Euler` that of the same steps on the linearised dynamics, of `Exponential` the sum over its steps of the
+    estimates of first order, where unseen data count if theirs is larger: several times the error of order 2), and the running counts `steps`, `forward_evaluations`,
     `adjoint_evaluations`.
 
     **Raises:** `ValueError` or `TypeError` for bad input, for a step that is unstable, and for `inf` where
@@ -77,14 +77,27 @@ def gradient_flow(
     cannot go on, with the time it got to (`on_failure="report"` returns the run up to there); `MemoryError`
     where `H(0)` and its eigenvectors, or Krylov spaces, are past the limit.
     """
+    problem, times = posed_for(net, X, y, times, integrator, X_test, y_test, method)
+    traj = _run(problem, integrator, jnp.asarray(times, problem.train.X.dtype))
+    return reported(traj, problem.method)
+
+
+def posed_for(
+    net: AbstractNetwork,
+    X: AnyArray,
+    y: AnyArray,
+    times: AnyArray | Sequence[float],
+    integrator: AbstractIntegrator,
+    X_test: AnyArray | None,
+    y_test: AnyArray | None,
+    method: Method | None,
+) -> tuple[FlowProblem, Float[np.ndarray, " T"]]:
+    """The problem and the times of a run that this integrator can make; raises as `gradient_flow`."""
     if not isinstance(integrator, AbstractIntegrator):
         raise TypeError(f"integrator must be an integrator such as Euler(dt=0.01), got {integrator!r}")
     times = check_times(times, endless=integrator.reaches_infinity)
-    problem, method = _posed(net, X, y, X_test, y_test, method, integrator.krylov_size)
-    problem = integrator.check(problem)
-    problem = _check_limit(problem) if np.isinf(times[-1]) else problem
-    traj = _run(problem, integrator, jnp.asarray(times, problem.train.X.dtype))
-    return reported(traj, method)
+    problem = integrator.check(pose(net, X, y, X_test, y_test, method, integrator.krylov_size))
+    return _check_limit(problem) if np.isinf(times[-1]) else problem, times
 
 
 def _check_limit(problem: FlowProblem) -> FlowProblem:
@@ -123,7 +136,7 @@ def pose(
     segment(problem, integrator, state, time)` for each time, and of the records, stacked, `assemble` and
     `reported` make what `gradient_flow` returns. Raises as it does.
     """
-    return _posed(net, X, y, X_test, y_test, method, krylov_size)[0]
+    return _posed(net, X, y, X_test, y_test, method, krylov_size)
 
 
 @eqx.filter_jit
@@ -208,7 +221,7 @@ def _posed(
     y_test: Float[AnyArray, "q *out"] | None,
     method: Method | None,
     krylov_size: int | None,
-) -> tuple[FlowProblem, Method]:
+) -> FlowProblem:
     X, method, _ = check_request(net, X, method)
     out = net.out_shape
     if krylov_size is None:
@@ -233,7 +246,7 @@ def _posed(
     def solves(problem: FlowProblem) -> dict[str, Equilibrium]:
         return {FORWARD: problem.start.equilibrium, ADJOINT: problem.start.adjoint}
 
-    return checked(run, solves, method.on_failure, (net, train, y, test, targets)), method
+    return checked(run, solves, method.on_failure, (net, train, y, test, targets))
 
 
 @eqx.filter_jit
@@ -261,7 +274,14 @@ def reported(traj: Trajectory, method: Method) -> Trajectory:
         return eqx.branched_error_if(traj, failed, failure_index(traj.status), messages)
     if traj.status > Status.STALLED:
         first = int(np.argmax(~np.isfinite(np.asarray(traj.loss))))
-        until = f"after t={float(traj.times[first - 1]):g}" if first else "at the start"
+        until = _reached(traj.times, first)
         sentence = failure_messages("solve along the flow")[int(failure_index(traj.status))]
         raise ConvergenceError(f"{until}: {sentence}; on_failure='report' returns the run up to there")
     return traj
+
+
+def _reached(times: Float[Array, " T"], first: int) -> str:
+    """How far a run got whose first record that failed is known."""
+    if first:
+        return f"after t={float(times[first - 1]):g}"
+    return f"before t={float(times[0]):g}" if times[0] > 0 else "at the start"

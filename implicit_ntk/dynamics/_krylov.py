@@ -95,8 +95,12 @@ class KrylovExponential(AbstractExponential):
 
     def check(self, problem: FlowProblem) -> FlowProblem:
         """Raise `ValueError` as `Exponential` does, and where the problem was posed for another one."""
+        remedy = "pose it with krylov_size=integrator.krylov_size"
         if problem.whole:
-            raise ValueError("problem knows no Krylov space; pose it with krylov_size=integrator.krylov_size")
+            raise ValueError(f"problem knows no Krylov space; {remedy}")
+        known, wanted = problem.eigenvalues.size, min(self.krylov, problem.y.size)
+        if known != wanted:
+            raise ValueError(f"problem knows a Krylov space of {known} vectors, not {wanted}; {remedy}")
         return super().check(problem)
 
     @property

@@ -1,7 +1,7 @@
 """The linearised twin of gradient descent: the kernel frozen, any number of steps in closed form."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from implicit_ntk._checks import AnyArray, Number, check_positive_number
 from implicit_ntk._tracing import is_traced
@@ -34,15 +34,13 @@ class LinearizedDescent(AbstractLinearized):
 
     def left(self, t: Float[Array, ""]) -> Float[Array, " N"]:
         """`(1 - eta lam)^k`."""
-        return jnp.power(1 - self._scaled, t)
+        return jnp.where(self._is_slow, jnp.exp(self._slow_logs(t)), jnp.power(1 - self._scaled, t))
 
     def gain(self, t: Float[Array, ""]) -> Float[Array, " N"]:
         """`(1 - (1 - eta lam)^k)/lam`; `eta k` where `lam` is zero."""
         x = self._scaled
-        small, positive = x < 0.5, x > 0
-        slow = -jnp.expm1(t * jnp.log1p(-jnp.where(small, x, 0)))  # keeps the digits of small eigenvalues
-        learnt = jnp.where(small, slow, 1 - self.left(t))
-        return self.step * jnp.where(positive, learnt / jnp.where(positive, x, 1), t)
+        learnt = jnp.where(self._is_slow, -jnp.expm1(self._slow_logs(t)), 1 - self.left(t))
+        return self.step * jnp.where(x > 0, learnt / jnp.where(x > 0, x, 1), t)
 
     def check_times(self, t: Times) -> Float[Array, "..."]:
         """Whole numbers of steps, not negative; infinite only where the limit exists and is known."""
@@ -56,6 +54,15 @@ class LinearizedDescent(AbstractLinearized):
         if not is_traced(k) and not jnp.all((k >= 0) & (k == jnp.round(k))):
             raise ValueError("k must be whole numbers of steps, not negative")
         return k
+
+    def _slow_logs(self, t: Float[Array, ""]) -> Float[Array, " N"]:
+        """`k log(1 - eta lam)` of the slow modes, with the digits of `eta lam` that `1 - eta lam` loses."""
+        moving = self._is_slow & (self._scaled > 0)
+        return jnp.where(moving, t, 0) * jnp.log1p(-jnp.where(moving, self._scaled, 0))
+
+    @property
+    def _is_slow(self) -> Bool[Array, " N"]:
+        return self._scaled < 0.5
 
     @property
     def _scaled(self) -> Float[Array, " N"]:

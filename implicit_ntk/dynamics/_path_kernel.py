@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from implicit_ntk._checks import AnyArray, check_array, check_positive
@@ -30,8 +31,8 @@ class PathKernel(eqx.Module):
       all that follows is NaN.
 
     Gradient flow obeys `f_t = f_0 + contributions summed over the samples` exactly (Domingos,
-    arXiv:2012.00152, Theorem 1), so what `residual` and `train_residual` find is the error of the run and
-    of the quadrature, all of it.
+    arXiv:2012.00152, Theorem 1), so what `residual` and `train_residual` find are errors of the run and of
+    the quadrature. Those of the run count while a mode is learnt; once it is, its velocity is believed.
     """
 
     times: Float[Array, " T"]
@@ -106,11 +107,12 @@ def path_kernel(
     check_positive(density, "density")
     check_array(X_test, "X_test")
     run, times = posed_run("path_kernel", net, X, y, times, integrator, X_test, method)
-    _require_kernels(run)
-    total = Sums.none(run.visit)
-    nbytes = (times.size + 2) * (total.unseen.nbytes + total.train.nbytes)
-    require_memory(nbytes, "the contributions", "pass fewer times or samples")
-    start, found, nodes = run.visit, [], 0
+    _require_room(run, times.size)
+    return _path(run, times, density)
+
+
+def _path(run: Run, times: Float[np.ndarray, " T"], density: int) -> PathKernel:
+    start, total, found, nodes = run.visit, Sums.none(run.visit), [], 0
     for visit, requested in journey(run, times, density):
         if requested:
             found.append((visit.known(total), visit.f, visit.residual + run.problem.y))
@@ -130,10 +132,12 @@ def path_kernel(
     )
 
 
-def _require_kernels(run: Run) -> None:
-    """`MemoryError` unless the kernels of a node, between all outputs, fit."""
+def _require_room(run: Run, times: int) -> None:
+    """`MemoryError` unless the kernels of a node fit, and the sums at all times, alone and stacked."""
     u, f = run.visit.residual, jnp.asarray(run.visit.f)
     require_gram(len(run.problem.net.trained) + 1, u.size + f.size, u.size, u.dtype)
+    nbytes = 2 * (times + 1) * (u.size + f.size) * len(u) * u.dtype.itemsize
+    require_memory(nbytes, "the contributions", "pass fewer times or samples")
 
 
 class Sums(eqx.Module):

@@ -22,7 +22,7 @@ from implicit_ntk.dynamics._regime_measure import (
 )
 from implicit_ntk.dynamics._regime_summary import summary_of
 from implicit_ntk.dynamics._rotation import dimensions_of, rotation
-from implicit_ntk.dynamics._visit import journey, posed_run
+from implicit_ntk.dynamics._visit import Run, journey, posed_run
 from implicit_ntk.equilibrium import Method
 from implicit_ntk.jacobian import require_gram
 from implicit_ntk.networks import AbstractNetwork
@@ -113,8 +113,9 @@ def regime(
     **Arguments:** as `gradient_flow`; `top`, how many leading eigenvectors to follow; `density`, the nodes an
     e-fold of time.
 
-    **Raises:** as `gradient_flow`; `ValueError` for `top` and `density` that are no positive integers, and
-    for targets that are all zero; `TypeError` inside a transformation; `MemoryError` past the limit.
+    **Raises:** as `gradient_flow`; `ValueError` for `top` and `density` that are no positive integers, for
+    targets that are all zero, and for a kernel that is; `TypeError` inside a transformation; `MemoryError`
+    past the limit.
     """
     check_positive(top, "top")
     check_positive(density, "density")
@@ -123,6 +124,14 @@ def regime(
     require_gram(HELD, rows, rows, problem.y.dtype)
     if not problem.y.any():
         raise ValueError("y must not be all zero: a kernel is aligned with nothing")
+    if not problem.eigenvalues[-1] > 0:
+        raise ValueError("net does not change its outputs on X whatever is trained: H(0) is zero")
+    return _read_along(run, times, top, density)
+
+
+def _read_along(run: Run, times: Float[np.ndarray, " T"], top: int, density: int) -> Regime:
+    """The readings at the times, and between them what the leaves explain of the loss."""
+    problem = run.problem
     start = start_of(problem, run.visit)
     first = read(problem, start, start.H, run.visit, top)
     rates = initial_rates(run.visit)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from implicit_ntk._checks import Number, check_positive_number
+from implicit_ntk._checks import Number, check_positive, check_positive_number
 from implicit_ntk._tracing import is_traced
 from implicit_ntk.dynamics._integrator import AbstractIntegrator
 from implicit_ntk.dynamics._problem import FlowProblem, Leaves, States
@@ -81,7 +81,18 @@ class AbstractRungeKutta(AbstractIntegrator):
     """
 
     dt: eqx.AbstractVar[Number]
+    krylov: eqx.AbstractVar[int | None]
     stages: eqx.AbstractClassVar[Stages]
+
+    def __check_init__(self) -> None:
+        check_positive_number(self.dt, "dt")
+        if self.krylov is not None:
+            check_positive(self.krylov, "krylov")
+
+    @property
+    def krylov_size(self) -> int | None:
+        """As asked for."""
+        return self.krylov
 
     def check(self, problem: FlowProblem) -> FlowProblem:
         """Raise `ValueError` where `dt lambda_max(H(0))` is not stable, naming the largest step that is."""
@@ -167,7 +178,8 @@ class AbstractRungeKutta(AbstractIntegrator):
 class Heun(AbstractRungeKutta):
     """Heun's method, of order 2, with steps of `dt`: two solves a step, stable below `2 / lambda_max(H)`.
 
-    A reference for the other integrators. An array for `dt` costs no retrace when it changes.
+    A reference for the other integrators. An array for `dt` costs no retrace when it changes; `krylov` as for
+    `Euler`.
 
     **Raises:** `TypeError` for what is not one number, `ValueError` for one that is not positive and finite.
     """
@@ -175,15 +187,14 @@ class Heun(AbstractRungeKutta):
     stages: ClassVar[Stages] = Stages((0.0, 1.0), (1 / 2, 1 / 2), 2.0)
 
     dt: Number
-
-    def __check_init__(self) -> None:
-        check_positive_number(self.dt, "dt")
+    krylov: int | None = eqx.field(static=True, default=None)
 
 
 class RK4(AbstractRungeKutta):
     """The classical Runge-Kutta method of order 4: four solves a step, stable below `2.785 / lambda_max(H)`.
 
-    A reference for the other integrators. An array for `dt` costs no retrace when it changes.
+    A reference for the other integrators. An array for `dt` costs no retrace when it changes; `krylov` as for
+    `Euler`.
 
     **Raises:** `TypeError` for what is not one number, `ValueError` for one that is not positive and finite.
     """
@@ -194,9 +205,7 @@ class RK4(AbstractRungeKutta):
     )
 
     dt: Number
-
-    def __check_init__(self) -> None:
-        check_positive_number(self.dt, "dt")
+    krylov: int | None = eqx.field(static=True, default=None)
 
 
 def _solved(problem: FlowProblem, leaves: Leaves, near: States) -> States:

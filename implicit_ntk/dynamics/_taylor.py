@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from implicit_ntk._checks import AnyArray, Number, check_targets
+from implicit_ntk._checks import AnyArray, Number, check_real, check_targets
 from implicit_ntk.dynamics._linearized import linearized_flow
 from implicit_ntk.dynamics._problem import Leaves
 from implicit_ntk.equilibrium import Method
@@ -38,9 +38,10 @@ class Taylor(eqx.Module):
         `v + J^T Q diag((1 - e^{-lam t})/lam) Q^T (y - u)`, with `H = J J^T = Q diag(lam) Q^T`. At `t = inf`
         the interpolant of least `||v(inf) - v||_2`. On any data its outputs are those of `linearized_flow`.
 
-        **Raises:** as `jacobian`, its `gram` and `linearized_flow`; `ValueError` for `t = inf` where
-        `lambda_min` is not resolved.
+        **Raises:** as `jacobian`, its `gram` and `linearized_flow`; `TypeError` for a `t` that is not one
+        number, `ValueError` for `t = inf` where `lambda_min` is not resolved.
         """
+        check_real(t, "t")
         J = jacobian(self.net, X, method=self.method)
         y = check_targets(y, J.linearization.shape).astype(J.linearization.X.dtype)
         twin = linearized_flow(J.gram(), self._outputs(J), y)

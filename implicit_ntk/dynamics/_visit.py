@@ -1,5 +1,6 @@
 """A run visited at nodes of a quadrature: what is integrated along a run is driven from here."""
 
+import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeVar
@@ -10,13 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
-from implicit_ntk._checks import AnyArray, check_times
-from implicit_ntk.dynamics._flow import pose
+from implicit_ntk._checks import AnyArray
+from implicit_ntk.dynamics._flow import posed_for
 from implicit_ntk.dynamics._integrator import AbstractIntegrator
 from implicit_ntk.dynamics._problem import FlowProblem, Leaves, States
 from implicit_ntk.dynamics._quadrature import FIRST, nodes_of, panels
 from implicit_ntk.equilibrium import (
     ConvergenceError,
+    ImplicitAdjoint,
     Method,
     Status,
     failure_index,
@@ -27,6 +29,7 @@ from implicit_ntk.jacobian import (
     AbstractJacobian,
     Linearization,
     from_linearization,
+    implicit_adjoint,
     linearize,
     require_concrete,
 )
@@ -125,16 +128,14 @@ def posed_run(
 ) -> tuple[Run, Float[np.ndarray, " T"]]:
     """A run at t = 0, and the times as they are; raises as `gradient_flow`, `TypeError` when traced."""
     require_concrete(what, has_tracer((net, X, y, X_test, integrator, method)))
-    if not isinstance(integrator, AbstractIntegrator):
-        raise TypeError(f"integrator must be an integrator such as Euler(dt=0.01), got {integrator!r}")
-    times = check_times(times, endless=integrator.reaches_infinity)
-    problem = integrator.check(pose(net, X, y, X_test, method=method, krylov_size=integrator.krylov_size))
-    if math.isinf(times[-1]) and not _is_resolved(problem):
-        raise ValueError(
-            "times ends in inf, but lambda_min is not known: compute in float64 and take Exponential(), or "
-            "ask for a finite time"
-        )
-    return Run(problem, integrator), times
+    problem, times = posed_for(net, X, y, times, integrator, X_test, None, method)
+    return Run(_in_both_modes(problem), integrator), times
+
+
+def _in_both_modes(problem: FlowProblem) -> FlowProblem:
+    """With solves that have a derivative in time: a dense output may be made of solves."""
+    adjoint = ImplicitAdjoint(implicit_adjoint(problem.method).linear_solver)
+    return dataclasses.replace(problem, method=dataclasses.replace(problem.method, adjoint=adjoint))
 
 
 def journey(run: Run, times: Float[np.ndarray, " T"], density: int) -> Iterator[Stop]:
@@ -150,11 +151,6 @@ def journey(run: Run, times: Float[np.ndarray, " T"], density: int) -> Iterator[
         yield from (Stop(visit, False) for visit in _nodes(run, since, time, density))
         yield Stop(run.to(time), True)
         since = time
-
-
-def _is_resolved(problem: FlowProblem) -> bool:
-    """Is the slowest mode known, and known to be learnt?"""
-    return problem.whole and bool(problem.eigenvalues[0] > resolution_of(problem.eigenvalues))
 
 
 def _nodes(run: Run, since: float, until: float, density: int) -> Iterator[Visit]:

@@ -4,6 +4,12 @@ import dataclasses
 from typing import Literal
 
 from implicit_ntk._checks import check_choice, check_positive
+from implicit_ntk.equilibrium import default_rtol
+
+STEP_RTOL = 1e-3
+
+ABOVE_SOLVES = 10
+"""Times the tolerance of the solves: the least tolerance of a step that means something."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,9 +66,10 @@ class TwinConfig:
             check_positive(width, "widths")
         if len(set(self.widths)) != len(self.widths):
             raise ValueError(f"widths holds {self.widths}, one of them twice; name each once")
-        if self.records < 3:
-            raise ValueError(f"records must be at least 3, got {self.records}")
-        for name in ("horizon", "gamma0", "step_rtol", "dt"):
+        least = 4 if self.to_the_end else 3
+        if self.records < least:
+            raise ValueError(f"records must be at least {least}, got {self.records}")
+        for name in ("horizon", "gamma0", "step_rtol", "dt", "rtol"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise ValueError(f"{name} must be positive and finite, got {value}")
@@ -71,6 +78,10 @@ class TwinConfig:
         check_choice(self.integrator, ("exponential", "euler"), "integrator")
         self._check_options()
         check_choice(self.precision, ("float32", "float64"), "precision")
+        if self.integrator == "exponential":
+            check_step_rtol(
+                STEP_RTOL if self.step_rtol is None else self.step_rtol, self.rtol, self.precision
+            )
 
     def _check_options(self) -> None:
         """An option of the other integrator would do nothing."""
@@ -83,3 +94,10 @@ class TwinConfig:
     def to_the_end(self) -> bool:
         """Does the flow go on to t = inf?"""
         return self.horizon is None and self.integrator == "exponential"
+
+
+def check_step_rtol(step_rtol: float, rtol: float | None, precision: str) -> None:
+    """Raise `ValueError` for a tolerance of steps below what solves to `rtol` (None: default) resolve."""
+    least = ABOVE_SOLVES * max(rtol or 0.0, default_rtol(precision))
+    if step_rtol < least:
+        raise ValueError(f"step_rtol must be at least {least:g}, for the solves resolve no less")

@@ -11,7 +11,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,8 @@ def run_folder(
     `resume` goes on with them; where there are none nothing is left. A `KeyboardInterrupt` leaves with
     a sentence on how to go on.
 
-    **Arguments:** `config`, a dataclass; `resume`, go on with the unfinished run of that name, or begin one;
+    **Arguments:** `config`, a dataclass; `overwrite`, replace a finished run of that name, at the end;
+    `resume`, go on with the unfinished run of that name, or begin one (else `overwrite` removes that);
     `say`, told in a sentence where the run is not going to be the uninterrupted one bit for bit.
 
     **Raises:** as `check_free`; `ValueError` where the run to go on with has other settings.
@@ -62,8 +63,6 @@ def checkpoints_beside(results: Path) -> Path:
 
 def check_free(folder: Path, overwrite: bool, resume: bool = False) -> None:
     """Raise `FileExistsError` where a run of that name, finished or not, stands and may not be replaced."""
-    if overwrite and resume:
-        raise ValueError("resume goes on with a run and overwrite removes it; leave one out")
     if folder.exists() and not overwrite:
         raise FileExistsError(f"name: {folder} exists; pass another --name, or --overwrite")
     if _has_checkpoints(_partial(folder)) and not (overwrite or resume):
@@ -76,13 +75,25 @@ def check_free(folder: Path, overwrite: bool, resume: bool = False) -> None:
 def is_finished(config: Any, folder: Path) -> bool:
     """Does `folder` hold the finished run of these settings?
 
-    Raises `ValueError` where it holds one of others, naming the first that differs.
+    Raises `ValueError` where it holds one of others, naming the first that differs, `FileExistsError` where
+    it holds something else.
     """
     if not folder.exists():
         return False
+    if not (folder / "config.json").exists():
+        raise FileExistsError(f"name: {folder} exists and is no run; pass another --name")
     _check_same(config, folder)
-    shutil.rmtree(_partial(folder), ignore_errors=True)  # left where a kill came after the last rename
+    _tidy(_partial(folder))
     return True
+
+
+def claim(config: Any, checkpoints: Path) -> None:
+    """Make a folder for the checkpoints of these settings; raise `ValueError` where those of others stand."""
+    if (checkpoints / "config.json").exists():
+        _check_same(config, checkpoints)
+    else:
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        save_json(checkpoints / "config.json", dataclasses.asdict(config))
 
 
 def _partial(folder: Path) -> Path:
@@ -93,13 +104,20 @@ def _has_checkpoints(partial: Path) -> bool:
     return any(checkpoints_beside(partial / "results").glob("*.npz"))
 
 
+def _tidy(partial: Path) -> None:
+    """Remove what a kill after the last rename left: checkpoints without the results that they led to."""
+    if partial.exists() and not (partial / "results").exists():
+        with suppress(FileExistsError), _locked(partial):
+            shutil.rmtree(partial, ignore_errors=True)
+
+
 def _begin(config: Any, partial: Path, resume: bool, say: Say) -> None:
     """The settings and surroundings, of a run that begins or goes on; results are written anew."""
     results, here = partial / "results", environment()
-    if not resume:
+    if not (resume and _has_checkpoints(partial)):
         shutil.rmtree(checkpoints_beside(results), ignore_errors=True)
     checkpoints_beside(results).mkdir(exist_ok=True)
-    if resume and (partial / "config.json").exists():
+    if _has_checkpoints(partial):
         _check_same(config, partial)
         there = json.loads((partial / "environment.json").read_text(encoding="utf-8"))
         here = _resumed(there, here, say)
@@ -124,7 +142,7 @@ def _resumed(there: dict[str, Any], here: dict[str, Any], say: Say) -> dict[str,
 
 def _finish(results: Path, folder: Path) -> None:
     """All on the disk, then one rename."""
-    for path in results.rglob("*"):
+    for path in (results, *results.rglob("*")):
         sync(path)
     replaced = folder.with_name(f".{folder.name}.replaced")
     shutil.rmtree(replaced, ignore_errors=True)

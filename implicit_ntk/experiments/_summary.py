@@ -44,11 +44,7 @@ def summary_markdown(result: TwinResult) -> str:
 def findings(result: TwinResult) -> list[str]:
     """Sentences that the numbers bear out: how the deviation goes with the width, and warnings."""
     rows = table(result)
-    lines = [_fall("deviation from the linearised twin", [(row.width, row.deviation) for row in rows])]
-    if all(np.isfinite(row.limit_deviation) for row in rows):
-        limits = [(row.width, row.limit_deviation) for row in rows]
-        lines.append(_fall("root mean square of f_inf - fhat_inf on unseen data", limits))
-    lines.append(_integrator_error(result, rows))
+    lines = [*_with_the_width(rows), _integrator_error(result)]
     lines += [_unresolved(result, row) for row in rows if not row.resolved]
     lines += _unreached(result)
     if result.config.integrator == "euler" and any(row.integrator_error > row.deviation / 2 for row in rows):
@@ -56,8 +52,21 @@ def findings(result: TwinResult) -> list[str]:
     return lines
 
 
-def _integrator_error(result: TwinResult, rows: list[Row]) -> str:
-    most = max(row.integrator_error for row in rows)
+def _with_the_width(rows: list[Row]) -> list[str]:
+    """How the deviations go with it."""
+    if len(rows) < 2:
+        return ["- One width only: nothing to compare."]
+    values = {
+        "deviation from the linearised twin": [(row.width, row.deviation) for row in rows],
+        "root mean square of f_inf - fhat_inf on unseen data": [
+            (row.width, row.limit_deviation) for row in rows
+        ],
+    }
+    return [_fall(what, pairs) for what, pairs in values.items() if np.isfinite(pairs).all()]
+
+
+def _integrator_error(result: TwinResult) -> str:
+    most = max(np.nanmax(run.integrator_error) for run in result.runs)
     if result.config.integrator == "euler":
         where = "measured on the linearised dynamics"
         return f"- Euler's own error, {where}, is at most {most:.4f} in the same units."
@@ -75,7 +84,7 @@ def _unreached(result: TwinResult) -> list[str]:
     stuck = [run for run in result.runs if run.resolved and run.last < len(result.times) - 1]
     return [
         f"- At m = {run.width}, seed {run.seed}, the residual did not vanish in {result.config.precision}: "
-        "its limit is not known; rerun with --precision float64."
+        f"its limit is not known; {_remedy(result)}."
         for run in stuck
     ]
 
@@ -117,8 +126,6 @@ def format_known(value: float) -> str:
 
 def _fall(what: str, values: list[tuple[int, float]]) -> str:
     """How a quantity goes with the width, from narrow to wide."""
-    if len(values) < 2:
-        return "- One width only: nothing to compare."
     (narrow, first), (wide, last) = values[0], values[-1]
     falls = all(a > b for (_, a), (_, b) in itertools.pairwise(values))
     verb = "falls with the width" if falls else "does **not** fall with every width"
@@ -132,8 +139,14 @@ def _fall(what: str, values: list[tuple[int, float]]) -> str:
 def _unresolved(result: TwinResult, row: Row) -> str:
     return (
         f"- At m = {row.width} lambda_min = {row.lambda_min:.1e} is below what "
-        f"{result.config.precision} and the solver resolve: rerun with --precision float64."
+        f"{result.config.precision} and the solver resolve: {_remedy(result)}."
     )
+
+
+def _remedy(result: TwinResult) -> str:
+    if result.config.precision == "float32":
+        return "rerun with --precision float64"
+    return "take fewer samples, or wider networks"
 
 
 def _row(result: TwinResult, width: int) -> Row:

@@ -6,13 +6,16 @@ For each width and seed: draw a network, form `H(0)`, integrate the flow to the 
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import jax
 import numpy as np
 from jaxtyping import Float
 
 from implicit_ntk.data import TwoClass, two_class
+from implicit_ntk.experiments._checkpoint import load_arrays, save_tree
 from implicit_ntk.experiments._config import TwinConfig
+from implicit_ntk.experiments._folder import claim
 from implicit_ntk.experiments._keeping import Checkpoints
 from implicit_ntk.experiments._times import times_to_the_end, times_until
 from implicit_ntk.experiments._twin_run import TwinRun, initial_spectrum, run_one
@@ -51,11 +54,13 @@ def run_twin(
     `checkpoints` says where the run is kept on its way; what an earlier one left there it goes on with, which
     makes the result of an uninterrupted run, bit for bit.
 
-    Raises `ValueError` for bad settings, `FileNotFoundError` for missing data, `ConvergenceError` where a
-    solve fails; a `KeyboardInterrupt` leaves a checkpoint.
+    Raises `ValueError` for bad settings and for checkpoints of others, `FileNotFoundError` for missing data,
+    `ConvergenceError` where a solve fails; a `KeyboardInterrupt` leaves a checkpoint.
     """
     if jax.dtypes.canonicalize_dtype(config.precision) != np.dtype(config.precision):
         raise ValueError('precision="float64" needs jax.config.update("jax_enable_x64", True) first')
+    if checkpoints.folder is not None:
+        claim(config, checkpoints.folder)
     data = two_class(
         config.dataset,
         config.classes,
@@ -65,7 +70,7 @@ def run_twin(
         key=jax.random.key(config.seed),
         dtype=np.dtype(config.precision),
     )
-    times = _record_times(config, data)
+    times = _record_times(config, data, checkpoints.path("times"))
 
     def run(share: float, cost: float, width: int, seed: int) -> TwinRun:
         what = f"width {width}, seed {seed + 1} of {config.seeds}"
@@ -76,11 +81,19 @@ def run_twin(
     return TwinResult(config, times, data, tuple(run(*item) for item in _schedule(config)))
 
 
-def _record_times(config: TwinConfig, data: TwoClass) -> Float[np.ndarray, " T"]:
-    """Of all runs: to the end of training as long as the narrowest network takes, whose modes are slowest."""
-    if config.to_the_end:
-        return times_to_the_end(*initial_spectrum(config, data, min(config.widths), 0), config.records)
-    return times_until(EULER_HORIZON if config.horizon is None else config.horizon, config.records)
+def _record_times(config: TwinConfig, data: TwoClass, kept: Path | None) -> Float[np.ndarray, " T"]:
+    """Of all runs: to the end of training as long as the narrowest network takes, whose modes are slowest.
+
+    They are kept, so that a run that goes on elsewhere, where `H(0)` is rounded otherwise, goes on with them.
+    """
+    if not config.to_the_end:
+        return times_until(EULER_HORIZON if config.horizon is None else config.horizon, config.records)
+    if kept is not None and kept.exists():
+        return load_arrays(kept)["times"]
+    times = times_to_the_end(*initial_spectrum(config, data, min(config.widths), 0), config.records)
+    if kept is not None:
+        save_tree(kept, {"times": times})
+    return times
 
 
 def _schedule(config: TwinConfig) -> Iterator[tuple[float, float, int, int]]:

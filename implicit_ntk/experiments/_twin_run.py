@@ -19,13 +19,12 @@ from implicit_ntk.dynamics import (
 )
 from implicit_ntk.equilibrium import Method, Picard
 from implicit_ntk.experiments._checkpoint import load_arrays, save_tree
-from implicit_ntk.experiments._config import TwinConfig
+from implicit_ntk.experiments._config import STEP_RTOL, TwinConfig
 from implicit_ntk.experiments._host_loop import records_along
 from implicit_ntk.experiments._keeping import Checkpoints, Keeper
 from implicit_ntk.kernel import ntk, resolution_of
 from implicit_ntk.networks import AbstractNetwork, Centred, ReluImplicit
 
-STEP_RTOL = 1e-3
 RAMP = 0.02
 
 TYPICAL_FAST_TIME = 0.2
@@ -156,6 +155,7 @@ def _loaded(stored: dict[str, np.ndarray]) -> TwinRun:
 
 
 def _posed(config: TwinConfig, data: TwoClass, width: int, seed: int) -> FlowProblem:
+    """`H(0)` is decomposed whatever the integrator: the twin is made of all its modes."""
     net = _network(config, data.X.shape[1], width, seed)
     method = Method(solver=Picard(rtol=config.rtol))
     return pose(net, data.X, data.y, data.X_test, data.y_test, method)

@@ -1,4 +1,6 @@
-"""The figure of a sweep: each quantity against the width, its fitted power and that of the theory."""
+"""The figure of a sweep: each quantity against the width, its fitted power and that of a proven bound."""
+
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,13 +13,15 @@ from implicit_ntk.experiments import QUANTITIES, SweepCell, SweepLaw, SweepResul
 from implicit_ntk.plotting._style import log_axis, panel_letter, style
 
 COLUMNS = 4
-GREY = "0.4"
+GUIDE: dict[str, Any] = {"color": "0.4", "linewidth": 0.9, "linestyle": (0, (4.0, 2.0))}
 BESIDE = 1.035
 """Factor in width by which points are drawn apart."""
+LINE = 0.13
+"""Height of a line of text, as a share of a panel."""
 
 
 def sweep_figure(result: SweepResult) -> Figure:
-    """A panel a quantity: seeds, their geometric means with 95% intervals, fitted and theoretical powers."""
+    """A panel a quantity: seeds, their geometric means with 95% intervals, fitted powers, the proven one."""
     cells, laws = sweep_cells(result), sweep_laws(result)
     with style():
         rows = -(-(len(QUANTITIES) + 1) // COLUMNS)
@@ -27,7 +31,7 @@ def sweep_figure(result: SweepResult) -> Figure:
             panel_letter(ax, letter, f"${QUANTITIES[name].symbol}$")
         for ax in axes.flat[len(QUANTITIES) :]:
             ax.axis("off")
-        _legend(axes.flat[len(QUANTITIES)], result)
+        _legend(axes.flat[len(QUANTITIES)], laws, sorted(result.config.gamma0))
         return figure
 
 
@@ -45,17 +49,19 @@ def _panel(ax: Axes, result: SweepResult, name: str, cells: list[SweepCell], law
         ax.errorbar(widths, means, reach, fmt=marker, color=colour, markersize=3.5, elinewidth=0.9)
         if law.all is not None:
             ax.plot(widths, law.all.at(widths), color=colour, linewidth=1.0)
-    _axes(ax, sorted(result.config.widths))
+    _axes(ax, sorted(result.config.widths), len(laws))
     _exponents(ax, laws)
     _guide(ax, name, laws)
 
 
-def _axes(ax: Axes, widths: list[int]) -> None:
+def _axes(ax: Axes, widths: list[int], lines: int) -> None:
     """Room above for the exponents; a panel in which little changes spans a factor of four all the same."""
     low, high = np.log(ax.dataLim.intervaly if ax.dataLim.minposy < np.inf else (1.0, 1.0))
     room = max(0.0, np.log(4) - (high - low)) / 2
     ax.set_yscale("log")
-    ax.set_ylim(np.exp(low - room - 0.15), np.exp(high + room + 0.35 * (high - low + 2 * room)))
+    above = min(0.06 + LINE * lines, 0.6)  # a share of the axis
+    head = above / (1 - above) * (high - low + 2 * room)
+    ax.set_ylim(np.exp(low - room - 0.15), np.exp(high + room + head))
     log_axis(ax)
     ax.xaxis.set_major_locator(FixedLocator(widths[:: 1 + len(widths) // 6]))
     ax.xaxis.set_minor_locator(NullLocator())
@@ -71,27 +77,20 @@ def _exponents(ax: Axes, laws: list[SweepLaw]) -> None:
             continue
         found = law.all.estimate
         text = rf"$m^{{{found.value:.2f}\,\pm\,{found.high - found.value:.2f}}}$"
-        ax.text(0.98, 0.98 - 0.13 * index, text, color=colour, transform=ax.transAxes, ha="right", va="top")
+        ax.text(0.98, 0.98 - LINE * index, text, color=colour, transform=ax.transAxes, ha="right", va="top")
 
 
 def _guide(ax: Axes, name: str, laws: list[SweepLaw]) -> None:
-    """The theory's power, through the middle of the first fitted line."""
-    rate = QUANTITIES[name].rate
+    """The power of the proven bound, through the middle of the first fitted line: its height says nothing."""
+    bound = QUANTITIES[name].bound
     law = next((law.all for law in laws if law.all is not None), None)
-    if law is None:
+    if bound is None or law is None:
         return
     ends = np.array([law.widths[0], law.widths[-1]], float)
-    ax.plot(
-        ends,
-        law.amplitude * (ends / law.middle) ** rate.power,
-        color=GREY,
-        linewidth=0.9,
-        linestyle=_dashes(rate.proven),
-    )
+    ax.plot(ends, law.amplitude * (ends / law.middle) ** bound, **GUIDE)
 
 
-def _legend(ax: Axes, result: SweepResult) -> None:
-    scales = sorted(result.config.gamma0)
+def _legend(ax: Axes, laws: list[SweepLaw], scales: list[float]) -> None:
     handles = [
         Line2D(
             [], [], color=colour, marker=marker, label=rf"$\gamma_0={scale:g}$", markersize=3.5, linewidth=1.0
@@ -99,13 +98,9 @@ def _legend(ax: Axes, result: SweepResult) -> None:
         for scale, (colour, marker) in zip(scales, _looks(len(scales)), strict=True)
     ]
     handles.append(Line2D([], [], color="0.3", marker=".", alpha=0.4, linestyle="none", label="one seed"))
-    for label, proven in (("proven bound's rate", True), ("expected rate", False)):
-        handles.append(Line2D([], [], label=label, color=GREY, linewidth=0.9, linestyle=_dashes(proven)))
+    if any(law.all is not None and law.quantity.bound is not None for law in laws):
+        handles.append(Line2D([], [], label="slope of GG22's upper bound", **GUIDE))
     ax.legend(handles=handles, loc="center left", frameon=False, title="bars and ±: 95%, over seeds")
-
-
-def _dashes(proven: bool) -> tuple[int, tuple[float, float]]:
-    return 0, ((4.0, 2.0) if proven else (1.0, 1.5))
 
 
 def _looks(count: int) -> list[tuple[tuple, str]]:

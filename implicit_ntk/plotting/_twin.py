@@ -18,6 +18,9 @@ Curve = Callable[[TwinRun], Float[np.ndarray, " T"]]
 
 DASHED = (0, (3, 2))
 
+COLUMNS = 7
+"""Of the legend."""
+
 LIMIT = 1.09
 """Where `t = infinity` stands, in lengths of the axis up to the last finite time."""
 
@@ -53,7 +56,7 @@ def twin_figure(result: TwinResult) -> Figure:
 
 
 def _against_time(ax: Axes, result: TwinResult, curve: Curve, twin: Curve | None = None) -> None:
-    """A line and a band a width; t = 0 stands at the left edge of the logarithmic axis.
+    """A line and a band a width, from the first time after zero on.
 
     The axis of values is that of the network's: a twin's loss falls out of it without end.
     """
@@ -148,7 +151,9 @@ def _legend(figure: Figure, result: TwinResult) -> None:
         Line2D([], [], color="0.3", label="network"),
         Line2D([], [], color="0.3", linestyle=DASHED, linewidth=1.0, label="linearised twin"),
     ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False)
+    figure.legend(
+        handles=handles, loc="outside upper center", ncols=min(len(handles), COLUMNS), frameon=False
+    )
 
 
 def _train_loss(run: TwinRun) -> Float[np.ndarray, " T"]:
@@ -172,4 +177,5 @@ def _test_error(run: TwinRun) -> Float[np.ndarray, " T"]:
 
 
 def _test_error_twin(run: TwinRun) -> Float[np.ndarray, " T"]:
-    return (np.sign(run.fhat) != np.sign(run.y_test)).mean(1)
+    """As the network's: an output of exactly zero is half wrong, and one that is not known not known."""
+    return np.heaviside(-run.fhat * run.y_test, 0.5).mean(1)

@@ -70,7 +70,10 @@ def test_a_signal_ends_cleanly_and_the_run_goes_on(number, tmp_path, capsys, mon
     assert "--name small --resume" in said and said.count("\n") == 1
     assert signal.getsignal(number) is before
     kept = {path.name for path in (tmp_path / ".small.partial" / "checkpoints").iterdir()}
-    assert kept == {"m16-seed0.npz", "m24-seed0-under-way.npz"} and not (tmp_path / "small").exists()
+    assert (
+        kept == {"config.json", "m16-seed0.npz", "m24-seed0-under-way.npz"}
+        and not (tmp_path / "small").exists()
+    )
     monkeypatch.undo()
     assert main(["run", *SMALL, *to]) == 2
     assert "--resume" in capsys.readouterr().err
@@ -91,7 +94,6 @@ def test_the_second_signal_stops_at_once():
     ("flags", "message"),
     [
         (["--resume"], "resume needs the --name"),
-        (["--resume", "--overwrite", "--name", "a"], "leave one out"),
         (["--checkpoint-every", "-1"], "checkpoint-every must not be negative"),
     ],
 )
@@ -106,6 +108,16 @@ def test_run_refuses_to_replace(tmp_path, capsys):
     (tmp_path / "small").mkdir()
     assert main(["run", *SMALL, "--name", "small", "--out", str(tmp_path)]) == 2
     assert "--overwrite" in capsys.readouterr().err
+    assert main(["run", *SMALL, "--name", "small", "--out", str(tmp_path), "--resume"]) == 2
+    assert "is no run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("command", "keeps"), [("run", True), ("sweep", False)])
+def test_checkpoints_have_an_interval_where_it_counts(command, keeps, capsys):
+    """A sweep keeps every run that is finished: there is nothing to set."""
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    assert ("--checkpoint-every" in capsys.readouterr().out) == keeps
 
 
 def test_float64_run_holds_float64_and_resolves_more(tmp_path):

@@ -130,6 +130,39 @@ def test_minibatches_of_classes(problem: Callable) -> None:
         assert_allclose(error, np.mean(np.argmax(out, axis=1) != y))
 
 
+def test_line_search(problem: Callable) -> None:
+    """A step that would be far too long is cut until the loss falls, which the optimiser asks for."""
+    p = problem(seed=1, activation=counted)
+    search = optax.chain(
+        optax.sgd(1e3 * p.unit), optax.scale_by_backtracking_linesearch(20, decrease_factor=0.5)
+    )
+    traj = ink.gradient_descent(p.net, p.X, p.y, search, 6, records=[0, 1, 2, 3, 6])
+    assert (np.diff(traj.loss) < 0).all() and traj.loss[1] < 0.8 * traj.loss[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [jnp.float64, jnp.float32])
+def test_quasi_newton(problem: Callable, dtype: np.dtype) -> None:
+    """L-BFGS with its line search equals optax's own loop; in float32, too, where x64 is on."""
+    p = problem(seed=1, activation="tanh")
+    net, X, y = jax.tree.map(lambda x: x.astype(dtype), (p.net, p.X, p.y))
+    optimizer = optax.lbfgs()
+    traj = ink.gradient_descent(net, X, y, optimizer, 5)
+    A = p.net.A
+    memory = optimizer.init(A)
+
+    def loss(A: jax.Array) -> jax.Array:
+        return jnp.sum((dataclasses.replace(p.net, A=A)(p.X) - p.y) ** 2) / 2
+
+    for _ in range(5):
+        value, slope = jax.value_and_grad(loss)(A)
+        updates, memory = optimizer.update(slope, memory, A, value=value, grad=slope, value_fn=loss)
+        A = A + updates
+    assert traj.net.A.dtype == dtype
+    assert_allclose(traj.net.A, A, atol=1e-7 if dtype == jnp.float64 else 1e-2)
+    assert loss(A) < 0.3 * traj.loss[0]
+
+
 @pytest.mark.slow
 def test_a_linear_network_is_its_twin(problem: Callable) -> None:
     """One that trains its read-out alone: `(I - eta H)^k`, on the data and on unseen data."""
@@ -249,6 +282,14 @@ class TestTwin:
         found = lin.at(4, np.eye(6)[:2], np.zeros(2))
         assert found[0] == 2.0
         assert_allclose((2.0 - found[1]) / 2.0, 1.5 * 0.5e-9, rtol=1e-6)
+
+    def test_slow_modes_in_float32(self) -> None:
+        """`1 - eta lam` has lost the digits of `eta lam` that so many steps make count."""
+        lam = np.array([1e-4, 1.0], np.float32)
+        lin = ink.linearized_descent(np.diag(lam), np.zeros(2), np.ones(2), 0.1)
+        assert lin.resolved
+        assert_allclose(lin(100_000)[0], -np.expm1(1e5 * np.log1p(-0.1 * float(lam[0]))), rtol=1e-5)
+        assert_allclose(lin(100_000), lin.at(100_000, np.diag(lam), np.zeros(2, np.float32)), rtol=1e-5)
 
     @pytest.mark.usefixtures("unchecked")
     def test_refusals(self, data: tuple) -> None:

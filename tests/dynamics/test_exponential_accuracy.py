@@ -1,4 +1,4 @@
-"""The exponential integrator against adaptive references, on random problems, to `t = inf`."""
+"""The exponential integrator against references, on random problems, to `t = inf`."""
 
 from collections.abc import Callable
 
@@ -14,8 +14,8 @@ import implicit_ntk as ink
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
-REPORT = ink.Method(on_failure="report")
 UNITS = (0.3, 3.0, 30.0)
+Outputs = tuple[np.ndarray, np.ndarray]
 
 
 def rms(x: np.ndarray) -> float:
@@ -27,10 +27,13 @@ def outputs(net: ink.AbstractNetwork, X: jax.Array) -> jax.Array:
     return net(X)
 
 
-def reference(
+def adaptive(
     net: ink.AbstractNetwork, data: tuple[jax.Array, ...], times: np.ndarray, gradient: Callable, rtol: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """`u` and `f` by a Runge-Kutta method of order eight, run on for `inf` until the residual is `rtol`."""
+) -> Outputs:
+    """`u` and `f` by a Runge-Kutta method of order eight; for `inf` run on until the residual is `1000 rtol`.
+
+    No further: at the edge of its stability the method keeps a residual of its own.
+    """
     X, y, X_test = data
     params, frozen = eqx.partition(net, ink.trainable(net))
     flat, unravel = jax.flatten_util.ravel_pytree(params)
@@ -42,7 +45,7 @@ def reference(
         return -np.asarray(jax.flatten_util.ravel_pytree(gradient(net_at(flat), X, y))[0])
 
     def learnt(t: float, flat: np.ndarray) -> float:
-        return rms(outputs(net_at(flat), X) - y) - rtol
+        return rms(outputs(net_at(flat), X) - y) - 1000 * rtol
 
     learnt.terminal = True
     options = dict(method="DOP853", rtol=rtol, atol=rtol / 100)
@@ -52,47 +55,67 @@ def reference(
     return np.stack([outputs(net, X) for net in nets]), np.stack([outputs(net, X_test) for net in nets])
 
 
+def small_steps(
+    net: ink.AbstractNetwork, data: tuple[jax.Array, ...], times: np.ndarray, slowest: float, ramp: float
+) -> Outputs:
+    """`u` and `f` by Euler's method, which does not mind kinks; for `inf` to where the slowest mode is gone."""
+    X, y, X_test = data
+    dt = jnp.asarray(20 * ramp * times[1] / UNITS[1])
+    finite = np.append(times[:-1], times[-2] + 15 / slowest)
+    traj = ink.gradient_flow(net, X, y, finite, ink.Euler(dt, ramp=ramp), X_test)
+    return np.asarray(traj.u), np.asarray(traj.f)
+
+
 def drawn(seed: int) -> tuple[ink.AbstractNetwork, tuple[jax.Array, ...]]:
-    """A random problem of moderate condition number: its kind, size and scale by the seed."""
+    """A random problem of moderate condition number: its size and scale by the seed, every fourth a relu's.
+
+    Some have two outputs, some are centred, the last is GLL22's.
+    """
     rng = np.random.default_rng(seed)
-    n, m, d = int(rng.integers(6, 15)), 20 * int(rng.integers(2, 6)), 12
-    outputs = (2,) if seed % 5 == 3 else ()
-    gamma0, smooth = float(rng.uniform(0.1, 0.45)), seed % 2 == 0
+    n, m, d = int(rng.integers(5, 11)), 20 * int(rng.integers(2, 5)), 12
+    shape = (2,) if seed % 5 == 3 else ()
+    gamma0 = float(rng.uniform(0.1, 0.45))
     X = rng.normal(size=(n + 5, d))
     X /= np.linalg.norm(X, axis=1, keepdims=True)
-    data = X[:n], rng.choice([-1.0, 1.0], (n, *outputs)), X[n:]
-    key, kind = jax.random.key(seed), "tanh" if smooth else "relu"
+    data = X[:n], rng.choice([-1.0, 1.0], (n, *shape)), X[n:]
     if seed == 19:
-        net = ink.ReluImplicitFull.init(key, d, m, 0.3)
+        net = ink.ReluImplicitFull.init(jax.random.key(seed), d, m, 0.3)
     else:
-        net = ink.ReluImplicit.init(
-            key,
-            d,
-            m,
-            gamma0,
-            activation=kind,
+        net = ink.ReluImplicit(
+            A=jnp.asarray(rng.normal(size=(m, m))),
+            W=jnp.asarray(rng.normal(size=(d, m))),
+            b=jnp.asarray(rng.choice([-1.0, 1.0], (m, *shape))),
+            gamma=jnp.asarray(gamma0 / np.sqrt(m)),
+            activation="relu" if has_kinks(seed) else "tanh",
             injection_activation="identity",
-            outputs=2 if outputs else None,
         )
     return ink.Centred(net) if seed % 7 == 4 else net, tuple(jnp.asarray(a) for a in data)
+
+
+def has_kinks(seed: int) -> bool:
+    return seed % 4 == 1 or seed == 19
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(20))
 def test_within_ten_tolerances(seed: int, gradient: Callable, x64: None) -> None:
-    """In u at all times, and in f on unseen data, the limit included; a small loss alone shows nothing."""
-    net, (X, y, X_test) = drawn(seed)
+    """In u at all times, and in f on unseen data, the limit included; a small loss alone shows nothing.
+
+    Relu networks slide along their kinks, where methods of high order have none: theirs are runs of small
+    steps, two of which must agree to one tolerance.
+    """
+    net, (X, y, X_test) = data = drawn(seed)
     spectrum = ink.spectrum(ink.ntk(net, X))
     times = np.append(np.array(UNITS) / float(spectrum.lambda_max), np.inf)
-    rtol = 1e-3 if seed % 2 == 0 else 1e-2  # relu networks slide along their kinks, in 1/rtol steps
-    traj = ink.gradient_flow(net, X, y, times, ink.Exponential(rtol), X_test, method=REPORT)
-    assert traj.status <= ink.Status.STALLED
-    assert traj.loss[-1] < 1e-12
-    u, f = reference(net, (X, y, X_test), times, gradient, rtol / 1000)
+    rtol = 1e-2 if has_kinks(seed) else 1e-3
     scale = rtol * rms(net(X) - y)
-    errors = rms(np.asarray(traj.u) - u) / scale, rms(np.asarray(traj.f) - f) / scale
-    errors += (rms(np.asarray(traj.f)[-1] - f[-1]) / scale,)
-    print(
-        f"seed {seed}: condition {spectrum.condition:.0f}, {int(traj.steps)} steps, errors over rtol {errors}"
-    )
+    traj = ink.gradient_flow(net, X, y, times, ink.Exponential(rtol), X_test)
+    assert traj.loss[-1] < 1e-12
+    if has_kinks(seed):
+        coarse, (u, f) = (small_steps(*data, times, float(spectrum.lambda_min), r) for r in (0.01, 0.005))
+        assert max(rms(coarse[0] - u), rms(coarse[1] - f), rms(u[-1] - y)) < scale
+    else:
+        u, f = adaptive(*data, times, gradient, rtol / 1e4)
+    errors = [rms(a - b) / scale for a, b in zip([*traj.u, *traj.f], [*u, *f], strict=True)]
+    print(f"condition {spectrum.condition:.0f}, {int(traj.steps)} steps, errors {np.round(errors, 2)}")
     assert max(errors) < 10

@@ -218,6 +218,8 @@ def test_what_is_refused_of_a_problem(problem: Callable, monkeypatch: pytest.Mon
         p.flow(p.times(1.0), ink.Euler(2.02 * p.unit, krylov=5))
     with pytest.raises(ValueError, match="^problem knows no Krylov space; pose it with krylov_size"):
         krylov(1e-2).check(pose(p.net, p.X, p.y))
+    with pytest.raises(ValueError, match="^problem knows a Krylov space of 4 vectors, not 5; pose it"):
+        krylov(1e-2).check(pose(p.net, p.X, p.y, krylov_size=4))
     monkeypatch.setenv("IMPLICIT_NTK_MEMORY", "1000")
     with pytest.raises(MemoryError, match="^a Krylov space of 5 vectors needs .*; pass a smaller krylov"):
         p.flow(p.times(1.0), krylov(1e-2))

@@ -137,6 +137,19 @@ def test_other_integrators(problem: Callable, x64: None) -> None:
         assert more.relative_residual.max() < some.relative_residual.max()
 
 
+@pytest.mark.slow
+def test_solves_of_reverse_mode_alone(problem: Callable, x64: None) -> None:
+    """Also where dense output is made of solves, whose derivative in time is forward mode."""
+    p = problem(**SMOOTH)
+    found, want = (
+        ink.path_kernel(
+            p.net, p.X, p.y, p.X_test, p.times(1.0), ink.RK4(0.2 * p.unit), 3, ink.Method(adjoint=adjoint)
+        )
+        for adjoint in (ink.ReverseAdjoint(), ink.ImplicitAdjoint())
+    )
+    assert_allclose(found.contributions, want.contributions, rtol=1e-10, atol=1e-12)
+
+
 def test_refused(problem: Callable, unchecked: None, x64: None) -> None:
     p = problem(**TANH)
     net, X, y, X_test = ink.Scaled(p.net, 1.0), p.X, p.y, p.X_test
@@ -152,14 +165,14 @@ def test_refused(problem: Callable, unchecked: None, x64: None) -> None:
     with pytest.raises(TypeError, match="^path_kernel needs known arrays"):
         jax.jit(lambda X: ink.path_kernel(net, X, y, X_test, times, integrator).f)(X)
     same = dataclasses.replace(p, X=X.at[1].set(X[0]))
-    with pytest.raises(ValueError, match="^times ends in inf, but lambda_min is not known"):
+    with pytest.raises(ValueError, match="^times ends in inf, but lambda_min is not resolved"):
         path(same, 1.0, np.array([1.0, np.inf]), integrator)
 
 
 def test_memory(problem: Callable, monkeypatch: pytest.MonkeyPatch, x64: None) -> None:
-    """The kernels of a node, and the contributions at all the times that are asked for."""
+    """The kernels of a node, and the contributions at all the times that are asked for, stacked."""
     p = problem(**TANH)
-    times = np.linspace(0.0, p.unit, 3000)
+    times = np.linspace(0.0, p.unit, 1000)
     monkeypatch.setenv("IMPLICIT_NTK_MEMORY", "1000000")
     with pytest.raises(MemoryError, match="^the contributions needs .* pass fewer times or samples"):
         path(p, 1.0, times, exponential(1e-2))

@@ -174,5 +174,8 @@ def test_refused(problem: Callable, unchecked: None, x64: None) -> None:
         ink.regime(net, p.X, p.y, [1.0], integrator, density=0.5)
     with pytest.raises(ValueError, match="^y must not be all zero"):
         ink.regime(net, p.X, 0 * p.y, [1.0], integrator)
+    still = eqx.tree_at(lambda net: net.core.W, net, 0 * net.core.W)
+    with pytest.raises(ValueError, match=r"^net does not change its outputs .* H\(0\) is zero"):
+        ink.regime(still, p.X, p.y, [1.0], integrator)
     with pytest.raises(TypeError, match="^regime needs known arrays"):
         jax.jit(lambda X: ink.regime(net, X, p.y, [1.0], integrator).loss)(p.X)

@@ -123,6 +123,25 @@ def test_adaptive_failures_are_told(problem: Callable) -> None:
 
 
 @pytest.mark.slow
+def test_without_forming_the_kernel(problem: Callable) -> None:
+    """What is known of `H(0)` decides on no step: of a space as large as it all is the same."""
+    p = problem(**SMOOTH)
+    times, method = p.times(*UNITS), ink.Heun(jnp.asarray(0.4 * p.unit))
+    thin = dataclasses.replace(method, krylov=8)
+    want, found = (run(p, times, each) for each in (method, thin))
+    assert_allclose(found.u, want.u, rtol=1e-12)
+    assert_allclose(found.metrics["integrator_error"], want.metrics["integrator_error"], rtol=1e-6)
+    assert not thin.check(pose(p.net, p.X, p.y, krylov_size=thin.krylov_size)).whole
+
+
+@pytest.mark.parametrize(
+    "integrator", [ink.Heun(0.1, krylov=5), ink.RK4(0.1, krylov=5), ink.Adaptive(diffrax.Dopri8(), krylov=5)]
+)
+def test_krylov_is_handed_on(integrator: ink.Heun | ink.RK4 | ink.Adaptive) -> None:
+    assert integrator.krylov_size == 5
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_a_solve_that_fails(problem: Callable, method: type) -> None:
     """Training makes the cell less contractive, until solves of this many steps do not converge."""
@@ -169,6 +188,8 @@ def test_float32(problem: Callable) -> None:
         (lambda: ink.Heun(0.0), ValueError, "dt must be positive"),
         (lambda: ink.RK4(-1.0), ValueError, "dt must be positive"),
         (lambda: ink.RK4("a"), TypeError, "dt must be a number"),
+        (lambda: ink.Heun(0.1, krylov=0), ValueError, "krylov must be a positive integer"),
+        (lambda: ink.Adaptive(diffrax.Dopri5(), krylov=0), ValueError, "krylov must be a positive integer"),
         (lambda: ink.Adaptive(diffrax.Dopri5(), 0.0), ValueError, "rtol must be positive"),
         (lambda: ink.Adaptive(diffrax.Dopri5(), max_steps=0), ValueError, "max_steps must be a positive"),
         (

@@ -83,8 +83,12 @@ def test_what_is_refused(problem: Callable, unchecked: None) -> None:
         tay.trained(p.X, p.y[:3])
     with pytest.raises(ValueError, match="lambda_min is not resolved"):
         tay.trained(p.X.at[1].set(p.X[0]), p.y)
+    with pytest.raises(TypeError, match="^t must be a number"):
+        tay.trained(p.X, p.y, np.ones(2))
     with pytest.raises(TypeError, match="^integrator must be an integrator"):
         ink.deviation(p.net, p.X, p.y, [1.0], 0.1)
+    with pytest.raises(ValueError, match="^times ends in inf, but of 5 eigenvalues 3 are known"):
+        ink.deviation(p.net, p.X, p.y, [1.0, np.inf], ink.KrylovExponential(krylov=3))
 
 
 def stray(p, dt: float) -> Deviation:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from implicit_ntk.experiments import (
     run_folder,
     save_tree,
 )
+from implicit_ntk.experiments._folder import claim
 
 TREE = {
     "state": (jnp.arange(3.0), jnp.int32(4), {"A": np.eye(2)}),
@@ -134,12 +136,12 @@ class TestTrees:
         assert [file.name for file in tmp_path.iterdir()] == ["x.npz"]
 
 
-def begun(folder: Path, config: Config = Config(), error: type[BaseException] = Killed) -> None:
+def begun(folder: Path, config: Config = Config(), overwrite: bool = False) -> None:
     """A run that is killed after its first checkpoint."""
-    with pytest.raises(error), run_folder(config, folder) as results:
+    with pytest.raises(Killed), run_folder(config, folder, overwrite) as results:
         save_tree(checkpoints_beside(results) / "a.npz", 1)
         (results / "half").write_text("half")
-        raise error
+        raise Killed
 
 
 class TestFolders:
@@ -196,6 +198,36 @@ class TestFolders:
         assert written["settings"].get("OMP_NUM_THREADS") != "77"
         assert written["resumed_in"][0]["settings"]["OMP_NUM_THREADS"] == "77"
 
+    def test_one_that_is_to_replace_another_is_gone_on_with(self, tmp_path: Path) -> None:
+        """Until then the finished one stands, and to ask whether it is finished costs no checkpoint."""
+        with run_folder(Config(), tmp_path / "run") as results:
+            (results / "old").touch()
+        begun(tmp_path / "run", overwrite=True)
+        assert is_finished(Config(), tmp_path / "run") and (tmp_path / "run" / "old").exists()
+        check_free(tmp_path / "run", overwrite=True, resume=True)
+        with run_folder(Config(), tmp_path / "run", overwrite=True, resume=True) as results:
+            assert load_tree(checkpoints_beside(results) / "a.npz", 0) == 1
+        assert not (tmp_path / "run" / "old").exists()
+        assert {path.name for path in tmp_path.iterdir()} == {"run"}
+
+    def test_other_settings_where_nothing_was_kept(self, tmp_path: Path) -> None:
+        """By a kill before the first checkpoint: what it left binds nobody."""
+        with run_folder(Config(), tmp_path / "run") as results:
+            claim(Config(), checkpoints_beside(results))
+            shutil.copytree(results.parent, tmp_path / ".other.partial")
+        with run_folder(Config((9,)), tmp_path / "other", resume=True) as results:
+            claim(Config((9,)), checkpoints_beside(results))
+
+    def test_what_is_no_run_is_not_finished(self, tmp_path: Path) -> None:
+        with pytest.raises(FileExistsError, match="is no run"):
+            is_finished(Config(), tmp_path)
+
+    def test_checkpoints_are_of_one_configuration(self, tmp_path: Path) -> None:
+        for _ in range(2):
+            claim(Config(), tmp_path / "kept")
+        with pytest.raises(ValueError, match=r"rtol = None, not 0\.1"):
+            claim(Config(rtol=0.1), tmp_path / "kept")
+
     def test_unfinished_is_not_thrown_away_unasked(self, tmp_path: Path) -> None:
         begun(tmp_path / "run")
         with pytest.raises(FileExistsError, match="--resume"):
@@ -242,6 +274,7 @@ class TestFolders:
         monkeypatch.undo()
         if killed_after == "run":
             assert (tmp_path / "run" / "new").exists() and is_finished(Config(), tmp_path / "run")
+            assert not (tmp_path / ".run.partial").exists()
         else:
             with run_folder(Config(), tmp_path / "run", resume=True) as results:
                 assert load_tree(checkpoints_beside(results) / "a.npz", 0) == 1

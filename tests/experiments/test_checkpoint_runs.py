@@ -1,5 +1,6 @@
 """Runs that are killed and gone on with end as if nothing had happened, bit for bit."""
 
+import dataclasses
 import signal
 import subprocess
 import sys
@@ -76,13 +77,30 @@ def test_killed_at_every_pause(name, error, often, tmp_path, quick_compilation) 
 def test_what_is_finished_is_not_done_again(tmp_path, monkeypatch, quick_compilation) -> None:
     name = "euler"
     result = run_twin(CONFIGS[name], checkpoints=Checkpoints(tmp_path))
-    assert {path.name for path in tmp_path.iterdir()} == {"m12-seed0.npz", "m12-seed1.npz"}
+    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "m12-seed0.npz", "m12-seed1.npz"}
     monkeypatch.setattr("implicit_ntk.experiments._twin_run._posed", None)
     again = run_twin(CONFIGS[name], checkpoints=Checkpoints(tmp_path))
     assert bits(again) == bits(result) == bits(uninterrupted(name))
     assert [(run.width, run.seed, run.resolution) for run in again.runs] == [
         (run.width, run.seed, run.resolution) for run in result.runs
     ]
+
+
+def test_times_are_those_that_the_run_began_with(tmp_path, monkeypatch, quick_compilation) -> None:
+    """Another machine rounds the eigenvalues otherwise, of which the times are made."""
+    with pytest.raises(Killed):
+        run_twin(CONFIGS["exponential"], killed_at(2, Killed), Checkpoints(tmp_path, 0.0))
+    monkeypatch.setattr("implicit_ntk.experiments._twin.initial_spectrum", lambda *_: (np.ones(8), 0.1))
+    again = run_twin(CONFIGS["exponential"], checkpoints=Checkpoints(tmp_path))
+    assert again.times.tobytes() == uninterrupted("exponential").times.tobytes()
+    assert bits(again) == bits(uninterrupted("exponential"))
+
+
+def test_checkpoints_of_other_settings_are_refused(tmp_path, quick_compilation) -> None:
+    """Though the arrays have the same shapes."""
+    run_twin(CONFIGS["euler"], checkpoints=Checkpoints(tmp_path))
+    with pytest.raises(ValueError, match=r"gamma0 = 0\.4, not 0\.3"):
+        run_twin(dataclasses.replace(CONFIGS["euler"], gamma0=0.3), checkpoints=Checkpoints(tmp_path))
 
 
 def test_pauses_lead_from_record_to_record() -> None:

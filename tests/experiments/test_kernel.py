@@ -21,7 +21,7 @@ from implicit_ntk.experiments import (
 )
 from implicit_ntk.experiments.kernel._eigen import decompose
 from implicit_ntk.experiments.kernel._limit import compare
-from implicit_ntk.experiments.kernel._subject_summary import markdown
+from implicit_ntk.experiments.kernel._subject_summary import markdown, subject_rows
 
 N, D, K = 6, 4, 2
 
@@ -211,3 +211,11 @@ def test_what_does_not_fit_is_refused_before_any_work(run, monkeypatch):
 def test_float64_needs_x64(result):
     with pytest.raises(ValueError, match="jax_enable_x64"):
         run_kernel(dataclasses.replace(result.subject.config, precision="float64"))
+
+
+def test_network_inside_its_wrappers_is_described(result):
+    tied = ink.WeightTied(ink.ReluImplicit.init(jax.random.key(0), D, 8, gamma0=0.3), 3)
+    subject = dataclasses.replace(result.subject, net=ink.Scaled(ink.Centred(tied), 2.5))
+    described = dict(subject_rows(subject))["network"]
+    for fact in ("ReluImplicit, its cell applied 3 times", "gamma0 = 0.3", "outputs times 2.5"):
+        assert fact in described

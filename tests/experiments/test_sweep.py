@@ -96,16 +96,19 @@ class TestExponents:
         assert_allclose(np.log(law.at(np.array(WIDTHS, float))), line.intercept + line.slope * np.log(WIDTHS))
 
     def test_interval_covers_the_truth_as_often_as_it_says(self, rng: np.random.Generator) -> None:
-        covered = [-0.5 in fit_exponent(WIDTHS, drawn(rng, -0.5)).estimate for _ in range(800)]
-        assert np.mean(covered) == pytest.approx(0.95, abs=0.025)
+        found = [fit_exponent(WIDTHS, drawn(rng, -0.5)).estimate for _ in range(800)]
+        assert np.mean([one.low <= -0.5 <= one.high for one in found]) == pytest.approx(0.95, abs=0.025)
 
-    def test_two_widths_have_the_interval_of_welch(self, rng: np.random.Generator) -> None:
-        """The slope is then a difference of means, whose unequal variances SciPy knows."""
-        narrow, wide = rng.normal(0, 1, 4), rng.normal(2, 0.1, 6)
+    def test_three_widths_have_the_interval_of_welch(self, rng: np.random.Generator) -> None:
+        """In geometric progression: a difference of means, whose unequal variances SciPy knows."""
+        narrow, middle, wide = rng.normal(0, 1, 4), rng.normal(1, 2, 3), rng.normal(2, 0.1, 6)
         low, high = stats.ttest_ind(wide, narrow, equal_var=False).confidence_interval(0.95)
-        found = fit_exponent((100, 300), [np.exp(narrow), np.exp(wide)])
-        assert_allclose(found.estimate[2:], np.array([low, high]) / np.log(3))
-        assert found.p_value == 1
+        found = fit_exponent((100, 300, 900), [np.exp(narrow), np.exp(middle), np.exp(wide)])
+        assert_allclose(found.estimate[2:], np.array([low, high]) / np.log(9))
+
+    def test_values_that_do_not_scatter_say_nothing_of_the_law(self) -> None:
+        found = fit_exponent((1, 2, 4), [np.full(3, 1.0), np.full(3, 0.5), np.full(3, 0.25)])
+        assert found.estimate.value == pytest.approx(-1) and np.isnan(found.p_value)
 
     def test_bent_law_is_told_from_a_power(self, rng: np.random.Generator) -> None:
         p_values = np.array([fit_exponent(WIDTHS, drawn(rng, -0.5)).p_value for _ in range(800)])
@@ -120,7 +123,7 @@ class TestExponents:
         ]
         assert fit_exponent(WIDTHS, spoilt) == fit_exponent(WIDTHS, draws)
         assert fit_exponent(WIDTHS, [*draws[:4], draws[4][:1]]).widths == WIDTHS[:4]
-        assert fit_exponent(WIDTHS[:1], draws[:1]) is None
+        assert fit_exponent(WIDTHS[:2], draws[:2]) is None
 
     def test_intervals_of_means_are_those_of_scipy(self, rng: np.random.Generator) -> None:
         values = rng.lognormal(size=5)
@@ -191,7 +194,9 @@ class TestRuns:
             return measure(config, samples, width, gamma0, keys, tolerances)
 
         monkeypatch.setattr(_sweep, "measure", counted)
-        again = run_sweep(SMALL, checkpoints=kept)
+        told: list[float] = []
+        again = run_sweep(SMALL, lambda share, what: told.append(share), kept)
+        assert told == pytest.approx([1 / 3, 0.5, 0.5 + 1 / 3, 1])  # where Ctrl-C is heard
         assert asked == [(0.2, [1e-3] * 3), (0.4, [1e-3] * 3)]
         assert_allclose(again.array["deviation"], result.array["deviation"], rtol=1e-9)
         assert sorted(kept.glob("*.npz")) == files
@@ -209,7 +214,7 @@ class TestRuns:
     def test_progress_rises(self, result: SweepResult, kept: Path) -> None:
         told: list[tuple[float, str]] = []
         run_sweep(SMALL, lambda share, what: told.append((share, what)), kept)
-        assert told == [(0.0, "width 32, gamma0 = 0.2"), (0.5, "width 32, gamma0 = 0.4")]
+        assert told == [(0.5, "width 32, gamma0 = 0.2"), (1.0, "width 32, gamma0 = 0.4")]
 
 
 class TestTables:
@@ -232,6 +237,10 @@ class TestTables:
         for law in laws:
             assert law.all.widths == WIDTHS and law.widest.widths == WIDTHS[-3:]
             assert law.all.estimate.value == pytest.approx(-0.4, abs=0.1)
+
+    def test_three_widths_are_fitted_once(self, synthetic: SweepResult) -> None:
+        narrow = dataclasses.replace(synthetic, config=dataclasses.replace(SMALL, widths=WIDTHS[:3], seeds=5))
+        assert all(law.all.widths == WIDTHS[:3] and law.widest is None for law in sweep_laws(narrow))
 
     def test_proven_rate_is_held_against_the_runs(self, synthetic: SweepResult) -> None:
         held = [sentence for sentence in sweep_findings(synthetic) if "proven m^-0.25" in sentence]
@@ -261,6 +270,9 @@ class TestTables:
         with (tmp_path / "exponents.csv").open() as file:
             rows = list(csv.DictReader(file))
         assert len(rows) == 2 * 2 * len(QUANTITIES)
+        assert {row["quantity"]: row["upper_bound"] for row in rows if row["upper_bound"]} == {
+            "limit_deviation": "-0.25"
+        }
         assert float(rows[0]["exponent"]) == sweep_laws(synthetic)[0].all.estimate.value
         assert (tmp_path / "summary.md").read_text() == sweep_markdown(synthetic)
 
@@ -287,6 +299,10 @@ class TestSettings:
     def test_bad_ones_are_named(self, change: dict, message: str, unchecked: None) -> None:
         with pytest.raises(ValueError, match=message):
             dataclasses.replace(SMALL, **change)
+
+    def test_checkpoints_of_other_settings_are_refused(self, result: SweepResult, kept: Path) -> None:
+        with pytest.raises(ValueError, match="centred = True, not False"):
+            run_sweep(dataclasses.replace(SMALL, centred=False), checkpoints=kept)
 
     def test_float64_needs_x64(self) -> None:
         with jax.enable_x64(False), pytest.raises(ValueError, match="jax_enable_x64"):

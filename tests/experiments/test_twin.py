@@ -206,6 +206,17 @@ def test_unresolved_eigenvalue_is_labelled_and_the_remedy_named(result):
     assert "(not resolved)" in summary_markdown(noisy)
     assert any("--precision float64" in line for line in findings(noisy))
     assert not any("--precision float64" in line for line in findings(result))
+    double = dataclasses.replace(noisy, config=dataclasses.replace(SMALL, precision="float64"))
+    assert not any("--precision float64" in line for line in findings(double))
+
+
+def test_one_width_is_said_once(endless):
+    assert sum("One width only" in line for line in findings(endless)) == 1
+
+
+def test_the_integrator_error_is_that_of_the_worst_seed(endless):
+    worst = max(run.integrator_error.max() for run in endless.runs)
+    assert f"at most {worst:.4f}" in summary_markdown(endless)
 
 
 def test_deviation_that_does_not_fall_is_said(result):
@@ -260,6 +271,10 @@ def test_store_that_fails_leaves_no_run(result, tmp_path):
         ({"horizon": 0.0}, "horizon must be positive"),
         ({"gamma0": float("nan")}, "gamma0 must be positive"),
         ({"dt": -0.1}, "dt must be positive"),
+        ({"rtol": -1.0}, "rtol must be positive"),
+        ({"integrator": "exponential", "horizon": None, "records": 3}, "records must be at least 4"),
+        ({"integrator": "exponential", "step_rtol": 1e-6}, "step_rtol must be at least 1e-05"),
+        ({"integrator": "exponential", "rtol": 1e-3}, "step_rtol must be at least 0.01"),
         ({"ramp": 2.0}, "ramp must lie"),
         ({"precision": "float16"}, "precision must be one of"),
         ({"integrator": "heun"}, "integrator must be one of"),

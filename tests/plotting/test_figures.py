@@ -65,6 +65,17 @@ def test_limits_stand_beyond_the_last_finite_time(result):
     assert faces[2:] == ["white", "white"] and "white" not in faces[:2]
 
 
+def test_a_twin_without_a_limit_has_no_point_there(result):
+    """Its sign is no error of a hundred percent."""
+    times = np.append(result.times[:-1], np.inf)
+    runs = [
+        dataclasses.replace(run, fhat=np.append(run.fhat[:-1], [np.full(4, np.nan)], 0))
+        for run in result.runs
+    ]
+    panel = twin_figure(dataclasses.replace(result, times=times, runs=tuple(runs))).axes[2]
+    assert len([line for line in panel.get_lines() if line.get_marker() == "o"]) == len(WIDTHS)
+
+
 def test_twin_is_dashed_beside_the_network(result):
     figure = twin_figure(result)
     for panel in figure.axes[:3]:

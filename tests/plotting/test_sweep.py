@@ -1,4 +1,4 @@
-"""The figure of a sweep shows every seed, their means, the fitted powers and those of the theory."""
+"""The figure of a sweep shows every seed, their means, the fitted powers and the proven one."""
 
 import dataclasses
 
@@ -61,12 +61,15 @@ def test_fitted_powers_are_drawn_and_stated(result):
         assert f"{law.all.estimate.value:.2f}" in text.get_text()
 
 
-def test_theory_is_broken_and_has_its_power(result):
+def test_the_proven_bound_is_broken_and_has_its_power(result):
+    """Only where one is proven; nothing else is drawn that a reader could take for theory."""
     figure = sweep_figure(result)
     for ax, quantity in zip(figure.axes, QUANTITIES.values(), strict=False):
-        (guide,) = (line for line in ax.get_lines() if line.get_linestyle() == "--")
-        slope = np.diff(np.log(guide.get_ydata())) / np.diff(np.log(guide.get_xdata()))
-        np.testing.assert_allclose(slope, quantity.rate.power, atol=1e-12)
+        guides = [line for line in ax.get_lines() if line.get_linestyle() == "--"]
+        assert len(guides) == (quantity.bound is not None)
+        for guide in guides:
+            slope = np.diff(np.log(guide.get_ydata())) / np.diff(np.log(guide.get_xdata()))
+            np.testing.assert_allclose(slope, quantity.bound, atol=1e-12)
 
 
 def test_single_width_and_runs_that_failed_can_be_drawn(result):
@@ -75,3 +78,20 @@ def test_single_width_and_runs_that_failed_can_be_drawn(result):
     for rows in (result.rows[:SEEDS], failed):
         figure = sweep_figure(dataclasses.replace(result, config=one, rows=rows, coarse=result.coarse[:1]))
     figure.draw_without_rendering()
+
+
+def test_stated_powers_stand_clear_of_the_data(result):
+    config = dataclasses.replace(result.config, gamma0=(0.2, 0.4, 0.8))
+    rows = tuple(made_up_row(*cell, seed) for cell in config.cells for seed in range(SEEDS))
+    coarse = tuple(made_up_row(*cell, 0) for cell in config.cells)
+    for ax in sweep_figure(SweepResult(config, result.data, rows, coarse)).axes[: len(QUANTITIES)]:
+        highest = max(line.get_ydata().max() for line in ax.get_lines() if line.get_marker() == ".")
+        _, height = (ax.transData + ax.transAxes.inverted()).transform((WIDTHS[0], highest))
+        assert height < 0.98 - 0.13 * len(config.gamma0)
+
+
+def test_legend_names_the_bound_only_where_it_is_drawn(result):
+    two = dataclasses.replace(result.config, widths=WIDTHS[:2])
+    for sweep, drawn in ((result, True), (dataclasses.replace(result, config=two), False)):
+        names = [text.get_text() for text in sweep_figure(sweep).axes[-1].get_legend().get_texts()]
+        assert ("slope of GG22's upper bound" in names) == drawn

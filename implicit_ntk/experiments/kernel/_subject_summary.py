@@ -5,10 +5,11 @@ import numpy as np
 from implicit_ntk.experiments.kernel._subject import KernelConfig, Subject
 from implicit_ntk.networks import (
     AbstractNetwork,
-    Centred,
+    AbstractOutputWrapper,
     MonotoneImplicit,
     ReluImplicit,
     ReluImplicitFull,
+    Scaled,
     WeightTied,
     trained_leaves,
 )
@@ -70,12 +71,15 @@ def _pairs(subject: Subject) -> str:
 
 
 def _network(subject: Subject) -> str:
-    net = subject.net.net if isinstance(subject.net, Centred) else subject.net
+    net, scales = subject.net, []
+    while isinstance(net, AbstractOutputWrapper):
+        scales += [f"outputs times {float(net.alpha):.3g}"] if isinstance(net, Scaled) else []
+        net = net.net
     core, leaves = net.core, trained_leaves(net)
     tied = [f"its cell applied {net.depth} times"] if isinstance(net, WeightTied) else []
     outputs = [f"k = {np.prod(net.out_shape)} outputs"] if net.out_shape else []
     count = sum(leaf.size for leaf in leaves.values())
-    facts = [*tied, f"m = {net.width}", *_scale(core), *outputs]
+    facts = [*tied, f"m = {net.width}", *_scale(core), *outputs, *scales]
     facts.append(f"trains {', '.join(leaves)} ({count:,} numbers)")
     return f"{type(core).__name__}, {', '.join(facts)}, {subject.config.precision}"
 

@@ -5,10 +5,7 @@ import math
 from typing import Literal
 
 from implicit_ntk._checks import check_choice, check_positive
-from implicit_ntk.equilibrium import default_rtol
-
-ABOVE_SOLVES = 10
-"""Times the tolerance of the solves: the least tolerance of a step that means something."""
+from implicit_ntk.experiments._config import check_step_rtol
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,9 +68,7 @@ class SweepConfig:
         if self.records < 5:
             raise ValueError(f"records must be at least 5, got {self.records}")
         check_choice(self.precision, ("float32", "float64"), "precision")
-        least = ABOVE_SOLVES * max(self.rtol or 0.0, default_rtol(self.precision))
-        if self.step_rtol < least:
-            raise ValueError(f"step_rtol must be at least {least:g}, for the solves resolve no less")
+        check_step_rtol(self.step_rtol, self.rtol, self.precision)
 
     @property
     def cells(self) -> list[tuple[int, float]]:

@@ -17,6 +17,9 @@ from scipy import stats
 LEVEL = 0.95
 """Of all confidence intervals."""
 
+LEAST = 3
+"""Widths to which a power is fitted."""
+
 Draws = Float[np.ndarray, "_"]
 
 
@@ -28,16 +31,13 @@ class Interval(NamedTuple):
     low: float
     high: float
 
-    def __contains__(self, value: object) -> bool:
-        return isinstance(value, int | float) and self.low <= value <= self.high
-
 
 @dataclasses.dataclass(frozen=True)
 class Exponent:
     """The power p of `quantity ~ m^p` over `widths`, and `amplitude`, its geometric mean at their middle.
 
-    `p_value`: how often chance alone bends a power law as much, by Johansen's test; one for two widths, which
-    every power law fits.
+    `p_value`: how often chance alone bends a power law as much, by Johansen's test; NaN where the values of a
+    width do not scatter.
     """
 
     widths: tuple[int, ...]
@@ -72,12 +72,12 @@ def geometric_interval(values: Draws) -> Interval:
 def fit_exponent(widths: Sequence[int], draws: Sequence[Draws]) -> Exponent | None:
     """The exponent from the seeds' values at each width, None where there is none to be had.
 
-    Values that are not positive and finite are left out, and widths of which fewer than two are left; it
-    takes two widths.
+    Values that are not positive and finite are left out, and widths of which fewer than two are left. It
+    takes three widths: any two lie on a power law.
     """
     pairs = [(m, np.log(v[np.isfinite(v) & (v > 0)])) for m, v in zip(widths, draws, strict=True)]
     kept = {m: logs for m, logs in pairs if logs.size >= 2}
-    return _fit(kept) if len(kept) >= 2 else None
+    return _fit(kept) if len(kept) >= LEAST else None
 
 
 def _fit(kept: dict[int, Draws]) -> Exponent:
@@ -111,8 +111,8 @@ def _p_value(
 ) -> float:
     """That the means lie on a line of x, each with a variance of its own (Johansen, Biometrika 1980)."""
     freedom = x.size - 2
-    if freedom == 0 or not (variances > 0).all():
-        return 1.0
+    if not (variances > 0).all():
+        return np.nan
     C = np.linalg.qr(np.stack([np.ones_like(x), x], axis=1), mode="complete")[0][:, 2:].T  # what no line has
     within = C.T @ np.linalg.solve((C * variances) @ C.T, C)
     A = np.sum((variances * np.diag(within)) ** 2 / (counts - 1))

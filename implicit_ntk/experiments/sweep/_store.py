@@ -19,7 +19,7 @@ def write_sweep(result: SweepResult, folder: Path, draw: Callable[[SweepResult, 
     """
     rows = (dataclasses.astuple(row) for row in (*result.rows, *result.coarse))
     _write(folder / "sweep.csv", list(TYPES), rows)
-    head = ["quantity", "gamma0", "widths", "exponent", "stderr", "low", "high", "p_value", "rate"]
+    head = ["quantity", "gamma0", "widths", "exponent", "stderr", "low", "high", "p_value", "upper_bound"]
     _write(folder / "exponents.csv", head, _exponents(sweep_laws(result)))
     (folder / "summary.md").write_text(sweep_markdown(result), encoding="utf-8")
     draw(result, folder / "figures")
@@ -35,7 +35,7 @@ def _write(path: Path, head: list[str], lines: Iterable[Iterable[Any]]) -> None:
 def _exponents(laws: list[SweepLaw]) -> Iterable[list[Any]]:
     for law in laws:
         for found in filter(None, (law.all, law.widest)):
-            yield [law.name, law.gamma0, *_numbers(found), law.quantity.rate.power]
+            yield [law.name, law.gamma0, *_numbers(found), law.quantity.bound]
 
 
 def _numbers(found: Exponent) -> list[Any]:

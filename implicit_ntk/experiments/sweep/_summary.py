@@ -58,7 +58,7 @@ class SweepLaw:
 
     @property
     def quantity(self) -> Quantity:
-        """What it is, and the rate it is held to."""
+        """What it is, and what is proven of it."""
         return QUANTITIES[self.name]
 
 
@@ -70,10 +70,15 @@ def sweep_cells(result: SweepResult) -> list[SweepCell]:
 def sweep_laws(result: SweepResult) -> list[SweepLaw]:
     """One row a quantity and scale."""
     return [
-        SweepLaw(name, gamma0, result.exponent(name, gamma0), result.exponent(name, gamma0, WIDEST))
+        SweepLaw(name, gamma0, result.exponent(name, gamma0), _of_the_widest(result, name, gamma0))
         for name in QUANTITIES
         for gamma0 in sorted(result.config.gamma0)
     ]
+
+
+def _of_the_widest(result: SweepResult, name: str, gamma0: float) -> Exponent | None:
+    """None where these are all there are."""
+    return result.exponent(name, gamma0, WIDEST) if len(result.config.widths) > WIDEST else None
 
 
 def mean_columns() -> list[str]:
@@ -91,25 +96,25 @@ def mean_rows(cells: list[SweepCell]) -> Cells:
 
 def exponent_columns() -> list[str]:
     """The head of `exponent_rows`."""
-    return ["quantity", "gamma0", "power of m [95%]", f"{WIDEST} widest", "theory"]
+    return ["quantity", "gamma0", "power of m [95%]", f"{WIDEST} widest", "proven"]
 
 
 def exponent_rows(laws: list[SweepLaw]) -> Cells:
-    """Exponents with their confidence intervals beside the rates."""
+    """Exponents with their confidence intervals beside the proven bound."""
     return [
         [
             law.quantity.title,
             f"{law.gamma0:g}",
             _exponent(law.all),
             _exponent(law.widest),
-            _rate(law.quantity),
+            _bound(law.quantity),
         ]
         for law in laws
     ]
 
 
 def sweep_findings(result: SweepResult) -> list[str]:
-    """Sentences that the numbers bear out: the proven rate, and warnings."""
+    """Sentences that the numbers bear out: the proven bound, and warnings."""
     cells = sweep_cells(result)
     return [
         *filter(None, map(_held, sweep_laws(result))),
@@ -134,8 +139,8 @@ def sweep_markdown(result: SweepResult) -> str:
         _table(mean_columns(), mean_rows(cells)),
         _table(["m", "gamma0", *BESIDES.values()], besides),
         "## Exponents in the width\n\nSlopes of mean logarithms against log m with their 95% confidence "
-        f"intervals over seeds; * where a single power of m does not fit (p < {UNLIKELY:g}). Rates: GG22's "
-        "is proven as an upper bound, the others are those expected of the lazy regime.",
+        f"intervals over seeds; * where a single power of m does not fit (p < {UNLIKELY:g}). Proven: the "
+        "rate of GG22's upper bound, which a quantity may well undercut.",
         _table(exponent_columns(), exponent_rows(sweep_laws(result))),
         "\n".join(f"- {sentence}" for sentence in sweep_findings(result)),
     ]
@@ -178,24 +183,24 @@ def _plus_minus(mean: Interval) -> str:
 
 def _exponent(law: Exponent | None) -> str:
     if law is None:
-        return "none"
+        return "-"
     found = law.estimate
     mark = "*" if law.p_value < UNLIKELY else ""
     return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]{mark}"
 
 
-def _rate(quantity: Quantity) -> str:
-    return f"at most {quantity.rate.power:g} (GG22)" if quantity.rate.proven else f"{quantity.rate.power:g}"
+def _bound(quantity: Quantity) -> str:
+    return "-" if quantity.bound is None else f"at most {quantity.bound:g} (GG22)"
 
 
 def _held(law: SweepLaw) -> str | None:
-    """Only what is proven is held against the runs."""
-    rate, found = law.quantity.rate, law.all
-    if not rate.proven or found is None:
+    """What is proven is held against the runs."""
+    bound, found = law.quantity.bound, law.all
+    if bound is None or found is None:
         return None
-    within = "falls at least as fast" if found.estimate.high <= rate.power else "is not shown to fall as fast"
+    within = "falls at least as fast" if found.estimate.high <= bound else "is not shown to fall as fast"
     return (
-        f"{law.quantity.title} at gamma0 = {law.gamma0:g} {within} as the proven m^{rate.power:g}: "
+        f"{law.quantity.title} at gamma0 = {law.gamma0:g} {within} as the proven m^{bound:g}: "
         f"exponent {_exponent(found)}."
     )
 

@@ -13,6 +13,7 @@ from jaxtyping import Shaped
 
 from implicit_ntk.data import TwoClass, two_class
 from implicit_ntk.experiments._checkpoint import load_arrays, save_tree
+from implicit_ntk.experiments._folder import claim
 from implicit_ntk.experiments.sweep._config import SweepConfig
 from implicit_ntk.experiments.sweep._exponents import Exponent, fit_exponent
 from implicit_ntk.experiments.sweep._measure import Samples, key_of, measure
@@ -67,14 +68,15 @@ def run_sweep(
 ) -> SweepResult:
     """Run every width, scale and seed. float64 needs `jax_enable_x64`, which the command sets.
 
-    **Arguments:** `checkpoints`, a folder where each finished run is kept and from which it is taken again:
-    one of the same configuration.
+    **Arguments:** `checkpoints`, a folder where each finished run is kept and from which it is taken again.
 
-    **Raises:** `ValueError` for bad settings, `FileNotFoundError` for missing data, `MemoryError` where one
-    run is past the limit. A run that fails raises nothing: its row says so.
+    **Raises:** `ValueError` for bad settings and for checkpoints of others, `FileNotFoundError` for missing
+    data, `MemoryError` where one run is past the limit. A run that fails raises nothing: its row says so.
     """
     if jax.dtypes.canonicalize_dtype(config.precision) != np.dtype(config.precision):
         raise ValueError('precision="float64" needs jax.config.update("jax_enable_x64", True) first')
+    if checkpoints is not None:
+        claim(config, checkpoints)
     together = {width: seeds_together(config, width) for width in config.widths}
     data = two_class(
         config.dataset,
@@ -86,21 +88,24 @@ def run_sweep(
         dtype=np.dtype(config.precision),
     )
     samples = Samples(*(jnp.asarray(getattr(data, name)) for name in ("X", "y", "X_test", "y_test")))
-    rows: list[SweepRow] = []
-    for share, (width, gamma0) in _schedule(config):
-        progress(share, f"width {width}, gamma0 = {gamma0:g}")
-        rows += _cell(config, samples, width, gamma0, together[width], checkpoints)
-    fine, coarse = (
-        tuple(row for row in rows if (row.step_rtol == config.step_rtol) == wanted)
-        for wanted in (True, False)
-    )
-    return SweepResult(config, data, fine, coarse)
+
+    def cell(share: float, cost: float, width: int, gamma0: float) -> list[SweepRow]:
+        def tell(done: float) -> None:
+            progress(share + cost * done, f"width {width}, gamma0 = {gamma0:g}")
+
+        return _cell(config, samples, width, gamma0, together[width], checkpoints, tell)
+
+    cells = [cell(*item) for item in _schedule(config)]
+    fine = tuple(row for rows in cells for row in rows[:-1])
+    return SweepResult(config, data, fine, tuple(rows[-1] for rows in cells))
 
 
-def _schedule(config: SweepConfig) -> Iterator[tuple[float, tuple[int, float]]]:
-    """The share of the work before each cell, work counted as m (m + 1000)."""
+def _schedule(config: SweepConfig) -> Iterator[tuple[float, float, int, float]]:
+    """(share of the work before, share of the work, width, scale), work counted as m (m + 1000)."""
     costs = np.array([width * (width + 1000.0) for width, _ in config.cells])
-    yield from zip((np.cumsum(costs) - costs) / costs.sum(), config.cells, strict=True)
+    costs /= costs.sum()
+    for (width, gamma0), cost, before in zip(config.cells, costs, np.cumsum(costs) - costs, strict=True):
+        yield float(before), float(cost), width, gamma0
 
 
 class _Run(NamedTuple):
@@ -120,19 +125,27 @@ class _Run(NamedTuple):
 
 
 def _cell(
-    config: SweepConfig, samples: Samples, width: int, gamma0: float, together: int, checkpoints: Path | None
+    config: SweepConfig,
+    samples: Samples,
+    width: int,
+    gamma0: float,
+    together: int,
+    checkpoints: Path | None,
+    tell: Callable[[float], None],
 ) -> list[SweepRow]:
-    """The runs of one width and scale: those that are kept, and the others, so many at once."""
+    """The runs of one width and scale, the coarser one last: those that are kept, the others in batches."""
     runs = [_Run(width, gamma0, seed, config.step_rtol) for seed in range(config.seeds)]
     runs.append(_Run(width, gamma0, 0, COARSER * config.step_rtol))
     found = _kept(runs, checkpoints)
     missing = [run for run in runs if run not in found]
     for first in range(0, len(missing), together):
+        tell(len(found) / len(runs))
         batch = missing[first : first + together]
         found |= _trained(config, samples, batch, together)
         if checkpoints is not None:
             for run in batch:
                 save_tree(run.file(checkpoints), found[run])
+    tell(1.0)
     return [run.row(found[run]) for run in runs]
 
 
