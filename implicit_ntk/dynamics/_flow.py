@@ -69,8 +69,8 @@ def gradient_flow(
     (`gamma ||A(t)||`), `distance_A` and so on (`||A(t) - A(0)||_F`), `residual` (the largest of the
     recorded solve), `integrator_error` (the integrator's estimate of `||u_numerical - u||`: of
     `Euler` that of the same steps on the linearised dynamics, of `Exponential` the sum over its steps of the
-    estimates of first order, where unseen data count if theirs is larger: several times the error of order 2), and the running counts `steps`, `forward_evaluations`,
-    `adjoint_evaluations`.
+    estimates of first order, where unseen data count if theirs is larger: several times that of order 2),
+    and the running counts `steps`, `forward_evaluations`, `adjoint_evaluations`.
 
     **Raises:** `ValueError` or `TypeError` for bad input, for a step that is unstable, and for `inf` where
     `lambda_min` is not resolved; `ConvergenceError` where a solve fails on the way, or the integrator

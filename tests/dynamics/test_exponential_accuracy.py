@@ -58,7 +58,7 @@ def adaptive(
 def small_steps(
     net: ink.AbstractNetwork, data: tuple[jax.Array, ...], times: np.ndarray, slowest: float, ramp: float
 ) -> Outputs:
-    """`u` and `f` by Euler's method, which does not mind kinks; for `inf` to where the slowest mode is gone."""
+    """`u` and `f` by Euler's method, which does not mind kinks; for `inf` until all modes are gone."""
     X, y, X_test = data
     dt = jnp.asarray(20 * ramp * times[1] / UNITS[1])
     finite = np.append(times[:-1], times[-2] + 15 / slowest)
