@@ -13,8 +13,8 @@ import scipy.special
 from numpy.testing import assert_allclose, assert_array_equal
 
 import implicit_ntk as ink
-from implicit_ntk.dynamics._descent import _reported
-from implicit_ntk.dynamics._descent_step import Batches
+from implicit_ntk.dynamics.descent._descent import _reported
+from implicit_ntk.dynamics.descent._step import Batches
 
 pytestmark = pytest.mark.usefixtures("quick_compilation", "x64")
 

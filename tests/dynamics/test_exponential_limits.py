@@ -11,7 +11,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 import implicit_ntk as ink
-from implicit_ntk.dynamics import _exponential_controller as controller, pose, segment, start
+from implicit_ntk.dynamics.exponential import _controller as controller, pose, segment, start
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

@@ -19,11 +19,11 @@ from implicit_ntk.dynamics import (
     segment,
     start,
 )
-from implicit_ntk.dynamics._exponential_position import Position
-from implicit_ntk.dynamics._exponential_splitting import AbstractSplitting, DenseSplitting
-from implicit_ntk.dynamics._exponential_step import jacobian_of, linear_leaves
-from implicit_ntk.dynamics._krylov import KrylovSplitting
-from implicit_ntk.dynamics._krylov_modes import KrylovModes
+from implicit_ntk.dynamics.exponential._position import Position
+from implicit_ntk.dynamics.exponential._splitting import AbstractSplitting, DenseSplitting
+from implicit_ntk.dynamics.exponential._step import jacobian_of, linear_leaves
+from implicit_ntk.dynamics.krylov._krylov import KrylovSplitting
+from implicit_ntk.dynamics.krylov._modes import KrylovModes
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

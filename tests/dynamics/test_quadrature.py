@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from implicit_ntk.dynamics._quadrature import nodes_of, panels
+from implicit_ntk.dynamics.along._quadrature import nodes_of, panels
 
 FIRST = 0.1
 

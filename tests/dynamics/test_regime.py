@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import implicit_ntk as ink
 from implicit_ntk.dynamics import Regime, _visit
-from implicit_ntk.dynamics._rotation import dimensions_of, rotation
+from implicit_ntk.dynamics.along._rotation import dimensions_of, rotation
 from implicit_ntk.networks import trained_leaves
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

@@ -10,8 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from implicit_ntk._checks import AnyArray, check_positive
 from implicit_ntk.dynamics._integrator import AbstractIntegrator
-from implicit_ntk.dynamics._quadrature import DENSITY
-from implicit_ntk.dynamics._regime_measure import (
+from implicit_ntk.dynamics.along._measure import (
     Groups,
     Reading,
     added,
@@ -20,9 +19,10 @@ from implicit_ntk.dynamics._regime_measure import (
     read,
     start_of,
 )
-from implicit_ntk.dynamics._regime_summary import summary_of
-from implicit_ntk.dynamics._rotation import dimensions_of, rotation
-from implicit_ntk.dynamics._visit import Run, journey, posed_run
+from implicit_ntk.dynamics.along._quadrature import DENSITY
+from implicit_ntk.dynamics.along._rotation import dimensions_of, rotation
+from implicit_ntk.dynamics.along._summary import summary_of
+from implicit_ntk.dynamics.along._visit import Run, journey, posed_run
 from implicit_ntk.equilibrium import Method
 from implicit_ntk.jacobian import require_gram
 from implicit_ntk.networks import AbstractNetwork

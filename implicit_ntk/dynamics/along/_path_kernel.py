@@ -11,8 +11,8 @@ from jaxtyping import Array, Float, Int
 from implicit_ntk._checks import AnyArray, check_array, check_positive
 from implicit_ntk._memory import require_memory
 from implicit_ntk.dynamics._integrator import AbstractIntegrator
-from implicit_ntk.dynamics._quadrature import DENSITY
-from implicit_ntk.dynamics._visit import Run, Visit, journey, posed_run
+from implicit_ntk.dynamics.along._quadrature import DENSITY
+from implicit_ntk.dynamics.along._visit import Run, Visit, journey, posed_run
 from implicit_ntk.equilibrium import Method
 from implicit_ntk.jacobian import require_gram
 from implicit_ntk.networks import AbstractNetwork

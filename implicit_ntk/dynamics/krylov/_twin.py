@@ -10,8 +10,8 @@ from jaxtyping import Array, Float
 from implicit_ntk._checks import AnyArray, check_positive
 from implicit_ntk._tracing import is_traced
 from implicit_ntk.dynamics._flow import pose
-from implicit_ntk.dynamics._krylov_modes import KrylovModes
 from implicit_ntk.dynamics._linearized import Times, as_times
+from implicit_ntk.dynamics.krylov._modes import KrylovModes
 from implicit_ntk.equilibrium import Method
 from implicit_ntk.networks import AbstractNetwork
 

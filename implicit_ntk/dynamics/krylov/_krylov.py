@@ -7,15 +7,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from implicit_ntk._checks import check_positive, check_positive_number
-from implicit_ntk.dynamics._exponential_controller import AbstractExponential
-from implicit_ntk.dynamics._exponential_modes import Modes, Scalar, in_full_precision
-from implicit_ntk.dynamics._exponential_position import Position
-from implicit_ntk.dynamics._exponential_splitting import AbstractSplitting
-from implicit_ntk.dynamics._exponential_state import rms
 from implicit_ntk.dynamics._krylov_basis import kernel_product
-from implicit_ntk.dynamics._krylov_modes import SHARE, KrylovModes
-from implicit_ntk.dynamics._krylov_step import KrylovStep
 from implicit_ntk.dynamics._problem import FlowProblem
+from implicit_ntk.dynamics.exponential._controller import AbstractExponential
+from implicit_ntk.dynamics.exponential._modes import Modes, Scalar, in_full_precision
+from implicit_ntk.dynamics.exponential._position import Position
+from implicit_ntk.dynamics.exponential._splitting import AbstractSplitting
+from implicit_ntk.dynamics.exponential._state import rms
+from implicit_ntk.dynamics.krylov._modes import SHARE, KrylovModes
+from implicit_ntk.dynamics.krylov._step import KrylovStep
 from implicit_ntk.jacobian import AbstractJacobian
 
 

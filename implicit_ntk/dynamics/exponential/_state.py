@@ -5,10 +5,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
-from implicit_ntk.dynamics._exponential_modes import Scalar
-from implicit_ntk.dynamics._exponential_position import Pace, Position, Waypoint
-from implicit_ntk.dynamics._exponential_step import AbstractStep
 from implicit_ntk.dynamics._problem import States
+from implicit_ntk.dynamics.exponential._modes import Scalar
+from implicit_ntk.dynamics.exponential._position import Pace, Position, Waypoint
+from implicit_ntk.dynamics.exponential._step import AbstractStep
 
 Count = Int[Array, ""]
 

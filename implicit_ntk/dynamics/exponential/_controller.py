@@ -10,7 +10,7 @@ A try of a step makes, in products of (n, m) with (m, m), the work of
 
 a step, besides, one Gram, and a decomposition where the last modes will not do. Each solve makes two or
 three evaluations of the cell: what it leaves undone is in proportion to the states' motion
-(`_exponential_position`).
+(`exponential/_position.py`).
 """
 
 import abc
@@ -23,9 +23,11 @@ from jax import lax
 from jaxtyping import Array, Bool
 
 from implicit_ntk._tracing import is_traced
-from implicit_ntk.dynamics import _exponential_limits as limits, _exponential_probes as probes
-from implicit_ntk.dynamics._exponential_modes import Modes, Scalar
-from implicit_ntk.dynamics._exponential_position import (
+from implicit_ntk.dynamics._integrator import AbstractIntegrator
+from implicit_ntk.dynamics._problem import FlowProblem, Leaves, States
+from implicit_ntk.dynamics.exponential import _limits as limits, _probes as probes
+from implicit_ntk.dynamics.exponential._modes import Modes, Scalar
+from implicit_ntk.dynamics.exponential._position import (
     Pace,
     Position,
     Waypoint,
@@ -34,8 +36,8 @@ from implicit_ntk.dynamics._exponential_position import (
     position,
     unsolved_share,
 )
-from implicit_ntk.dynamics._exponential_splitting import AbstractSplitting
-from implicit_ntk.dynamics._exponential_state import (
+from implicit_ntk.dynamics.exponential._splitting import AbstractSplitting
+from implicit_ntk.dynamics.exponential._state import (
     Books,
     ExponentialState,
     Trial,
@@ -43,9 +45,7 @@ from implicit_ntk.dynamics._exponential_state import (
     rms,
     zeros,
 )
-from implicit_ntk.dynamics._exponential_step import AbstractStep, jacobian_of, linear_leaves
-from implicit_ntk.dynamics._integrator import AbstractIntegrator
-from implicit_ntk.dynamics._problem import FlowProblem, Leaves, States
+from implicit_ntk.dynamics.exponential._step import AbstractStep, jacobian_of, linear_leaves
 from implicit_ntk.equilibrium import Status
 from implicit_ntk.jacobian import AbstractJacobian
 

@@ -1,6 +1,6 @@
 """A step of the exponential integrator in Krylov spaces: no kernel is formed.
 
-`_exponential_step` has the formulas. With thin modes `V` of the space of `r_0` there is left to find what
+`exponential/_step.py` has the formulas. With thin modes `V` of the space of `r_0` there is left to find what
 answers the drift, `int (1 - e^{-(s-t) H})/H [C g r_lin - rho d(g^2)] dt` with `C = J_0 (J_1 - J_0)^T`. What
 `C` applies to, `g r_lin`, hardly leaves the span of two vectors `V U`: it is projected there, wherever it
 appears. So the answer is a function of `H` of the three vectors `C V U`, `rho`, and is taken in a space
@@ -16,12 +16,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from implicit_ntk.dynamics._exponential_modes import Modes, Scalar, in_full_precision
-from implicit_ntk.dynamics._exponential_position import Position
-from implicit_ntk.dynamics._exponential_step import AbstractStep, quadrature
 from implicit_ntk.dynamics._krylov_basis import Apply, kernel_product
-from implicit_ntk.dynamics._krylov_modes import KrylovModes
 from implicit_ntk.dynamics._problem import Leaves, States
+from implicit_ntk.dynamics.exponential._modes import Modes, Scalar, in_full_precision
+from implicit_ntk.dynamics.exponential._position import Position
+from implicit_ntk.dynamics.exponential._step import AbstractStep, quadrature
+from implicit_ntk.dynamics.krylov._modes import KrylovModes
 from implicit_ntk.jacobian import AbstractJacobian
 
 VECTORS = 2

@@ -3,10 +3,10 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-from implicit_ntk.dynamics._exponential_modes import Modes, Scalar
-from implicit_ntk.dynamics._exponential_position import Position
-from implicit_ntk.dynamics._exponential_state import ExponentialState, rms
 from implicit_ntk.dynamics._problem import FlowProblem
+from implicit_ntk.dynamics.exponential._modes import Modes, Scalar
+from implicit_ntk.dynamics.exponential._position import Position
+from implicit_ntk.dynamics.exponential._state import ExponentialState, rms
 from implicit_ntk.equilibrium import Iterated, default_rtol
 from implicit_ntk.jacobian import implicit_adjoint
 from implicit_ntk.kernel import resolution_of

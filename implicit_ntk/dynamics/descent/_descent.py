@@ -11,11 +11,11 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Integer, Key
 
 from implicit_ntk._checks import AnyArray, check_batch, check_positive
-from implicit_ntk.dynamics._descent_step import Batches, DescentProblem, DescentState, step
-from implicit_ntk.dynamics._loss import AbstractLoss, SquareLoss, check_loss
 from implicit_ntk.dynamics._problem import Data
 from implicit_ntk.dynamics._record import Record, distances, outputs_at, share_wrong, void_after_failure
 from implicit_ntk.dynamics._trajectory import Trajectory
+from implicit_ntk.dynamics.descent._loss import AbstractLoss, SquareLoss, check_loss
+from implicit_ntk.dynamics.descent._step import Batches, DescentProblem, DescentState, step
 from implicit_ntk.equilibrium import (
     ConvergenceError,
     Method,

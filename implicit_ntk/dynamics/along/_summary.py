@@ -4,7 +4,7 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from implicit_ntk.dynamics._regime import GroupsOverTime, Regime
+    from implicit_ntk.dynamics.along._regime import GroupsOverTime, Regime
 
 LAZY = 0.1
 """A kernel that has moved by less than this share of its norm is called lazy."""

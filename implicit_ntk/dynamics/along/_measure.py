@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from implicit_ntk.dynamics._problem import FlowProblem, Leaves
-from implicit_ntk.dynamics._visit import Visit
+from implicit_ntk.dynamics.along._visit import Visit
 from implicit_ntk.kernel import alignment, kernel_drift, relative_residual
 from implicit_ntk.networks import trained_leaves
 

@@ -4,7 +4,7 @@ import equinox as eqx
 from jaxtyping import Array, Float
 
 from implicit_ntk._checks import AnyArray
-from implicit_ntk.dynamics._loss import AbstractLoss, SquareLoss, check_loss
+from implicit_ntk.dynamics.descent._loss import AbstractLoss, SquareLoss, check_loss
 from implicit_ntk.equilibrium import Method
 from implicit_ntk.kernel import kernel_operator
 from implicit_ntk.networks import AbstractNetwork

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from implicit_ntk.dynamics._exponential_position import Scalar
 from implicit_ntk.dynamics._problem import Data, FlowProblem, Leaves, States
+from implicit_ntk.dynamics.exponential._position import Scalar
 from implicit_ntk.equilibrium import norms
 from implicit_ntk.jacobian import from_linearization
 

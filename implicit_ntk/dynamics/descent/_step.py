@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
-from implicit_ntk.dynamics._loss import AbstractLoss
 from implicit_ntk.dynamics._problem import Data, Leaves, States
+from implicit_ntk.dynamics.descent._loss import AbstractLoss
 from implicit_ntk.equilibrium import Method, Status
 from implicit_ntk.jacobian import Linearization, adjoint_states, from_linearization
 from implicit_ntk.networks import (

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from implicit_ntk.dynamics._exponential_modes import Modes, Scalar, in_full_precision
-from implicit_ntk.dynamics._exponential_position import Position
-from implicit_ntk.dynamics._exponential_step import AbstractStep, Step, gram
 from implicit_ntk.dynamics._problem import FlowProblem
+from implicit_ntk.dynamics.exponential._modes import Modes, Scalar, in_full_precision
+from implicit_ntk.dynamics.exponential._position import Position
+from implicit_ntk.dynamics.exponential._step import AbstractStep, Step, gram
 from implicit_ntk.jacobian import AbstractJacobian
 
 

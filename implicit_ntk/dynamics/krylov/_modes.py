@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from implicit_ntk.dynamics._exponential_modes import Modes, Scalar
 from implicit_ntk.dynamics._krylov_basis import Apply, KrylovSpace, RitzPairs, grown
+from implicit_ntk.dynamics.exponential._modes import Modes, Scalar
 
 SHARE = 0.1
 """Of a step's tolerance, and of its residual, that may leave the Krylov space."""

@@ -1,7 +1,7 @@
 """One step of the exponential integrator: the flow with its Jacobian drifting along the step.
 
 Over a step from `theta_0` the flow `dtheta/dt = -J^T r` is split at the dynamics linearised there,
-`L = J_0^T J_0`, which the modes solve (`_exponential_modes`): `r_lin(t)` and `theta_lin(t)`. What is left,
+`L = J_0^T J_0`, which the modes solve (`exponential/_modes.py`): `r_lin(t)` and `theta_lin(t)`. What is left,
 `N = -J^T r + J_0^T r_lin`, has two parts of second order. With `g(t)` the share of the way
 to `theta_lin(h)` that is covered at time t, the Jacobian has drifted by `g (J_1 - J_0)`, and the outputs
 have left their tangent by `g^2 rho`, `rho = r(theta_lin(h)) - r_lin(h)`:
@@ -26,9 +26,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from implicit_ntk.dynamics._exponential_modes import Modes, Scalar, in_full_precision, quadrature
-from implicit_ntk.dynamics._exponential_position import Position
 from implicit_ntk.dynamics._problem import FlowProblem, Leaves, States
+from implicit_ntk.dynamics.exponential._modes import Modes, Scalar, in_full_precision, quadrature
+from implicit_ntk.dynamics.exponential._position import Position
 from implicit_ntk.jacobian import AbstractJacobian, from_linearization
 
 

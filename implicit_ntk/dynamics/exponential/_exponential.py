@@ -2,7 +2,7 @@
 
 Euler's step is bound by `2/lambda_max`, the time to be covered by `1/lambda_min`. A step of these
 integrators solves the dynamics linearised at its start exactly, however stiff, and corrects for the drift of
-the Jacobian (`_exponential_step`). So it is limited by how far the parameters move: its error grows like
+the Jacobian (`exponential/_step.py`). So it is limited by how far the parameters move: its error grows like
 the square of `||theta_lin(h) - theta_0||`, in which the steps are measured. In the lazy regime they grow
 until one of them reaches `t = infinity`.
 """
@@ -14,10 +14,10 @@ import jax
 
 from implicit_ntk._checks import check_positive, check_positive_number
 from implicit_ntk._memory import require_memory
-from implicit_ntk.dynamics._exponential_controller import AbstractExponential
-from implicit_ntk.dynamics._exponential_modes import NODES, PANELS, Scalar
-from implicit_ntk.dynamics._exponential_splitting import AbstractSplitting, DenseSplitting
 from implicit_ntk.dynamics._problem import FlowProblem
+from implicit_ntk.dynamics.exponential._controller import AbstractExponential
+from implicit_ntk.dynamics.exponential._modes import NODES, PANELS, Scalar
+from implicit_ntk.dynamics.exponential._splitting import AbstractSplitting, DenseSplitting
 
 
 class Exponential(AbstractExponential):

@@ -15,7 +15,7 @@ from implicit_ntk._checks import AnyArray
 from implicit_ntk.dynamics._flow import posed_for
 from implicit_ntk.dynamics._integrator import AbstractIntegrator
 from implicit_ntk.dynamics._problem import FlowProblem, Leaves, States
-from implicit_ntk.dynamics._quadrature import FIRST, nodes_of, panels
+from implicit_ntk.dynamics.along._quadrature import FIRST, nodes_of, panels
 from implicit_ntk.equilibrium import (
     ConvergenceError,
     ImplicitAdjoint,
