@@ -1,7 +1,6 @@
 """`implicit-ntk run`: the main experiment, from flags to a directory of results."""
 
 import dataclasses
-import functools
 import time
 from pathlib import Path
 from typing import Annotated
@@ -12,8 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from implicit_ntk.cli._destination import ResumableDestination
-from implicit_ntk.cli._interrupts import interrupts
-from implicit_ntk.cli._progress import progress_bar
+from implicit_ntk.cli._resumable import resumable_run
 from implicit_ntk.experiments import (
     Checkpoints,
     TwinConfig,
@@ -21,7 +19,6 @@ from implicit_ntk.experiments import (
     checkpoints_beside,
     findings,
     format_known,
-    run_folder,
     run_twin,
     table,
     write_twin,
@@ -59,21 +56,10 @@ class Run:
 
     def _run(self, folder: Path, console: Console) -> TwinResult:
         """The run, written to its folder."""
-        to, say = self.destination, functools.partial(console.print, soft_wrap=True)
-        with (
-            interrupts() as heard,
-            run_folder(self.config, folder, to.overwrite, to.resume, say) as results,
-            progress_bar(console) as bar,
-        ):
-            task = bar.add_task("compiling", total=1.0)
-
-            def progress(share: float, what: str) -> None:
-                bar.update(task, completed=share, description=what)
-                heard()
-
+        with resumable_run(self.config, folder, self.destination, console) as (results, progress):
             checkpoints = Checkpoints(checkpoints_beside(results), self.checkpoint_every)
             result = run_twin(self.config, progress, checkpoints)
-            bar.update(task, completed=1.0, description="drawing")
+            progress(1.0, "drawing")
             write_twin(result, results, _draw)
         return result
 

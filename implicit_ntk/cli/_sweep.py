@@ -1,7 +1,6 @@
 """`implicit-ntk sweep`: the end of training over widths, scales and seeds, and its exponents."""
 
 import dataclasses
-import functools
 from pathlib import Path
 from typing import Annotated
 
@@ -11,8 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from implicit_ntk.cli._destination import ResumableDestination
-from implicit_ntk.cli._interrupts import interrupts
-from implicit_ntk.cli._progress import progress_bar
+from implicit_ntk.cli._resumable import resumable_run
 from implicit_ntk.experiments import (
     SweepConfig,
     SweepResult,
@@ -21,7 +19,6 @@ from implicit_ntk.experiments import (
     exponent_rows,
     mean_columns,
     mean_rows,
-    run_folder,
     run_sweep,
     sweep_cells,
     sweep_findings,
@@ -61,20 +58,9 @@ class Sweep:
 
     def _run(self, folder: Path, console: Console) -> SweepResult:
         """The sweep, written to its folder; every finished run is kept on the way."""
-        to, say = self.destination, functools.partial(console.print, soft_wrap=True)
-        with (
-            interrupts() as heard,
-            run_folder(self.config, folder, to.overwrite, to.resume, say) as results,
-            progress_bar(console) as bar,
-        ):
-            task = bar.add_task("compiling", total=1.0)
-
-            def progress(share: float, what: str) -> None:
-                bar.update(task, completed=share, description=what)
-                heard()
-
+        with resumable_run(self.config, folder, self.destination, console) as (results, progress):
             result = run_sweep(self.config, progress, checkpoints_beside(results))
-            bar.update(task, completed=1.0, description="drawing")
+            progress(1.0, "drawing")
             write_sweep(result, results, _draw)
         return result
 

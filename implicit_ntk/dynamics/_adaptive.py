@@ -14,8 +14,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
 from implicit_ntk._checks import Number, check_positive, check_positive_number
-from implicit_ntk._tracing import is_traced
-from implicit_ntk.dynamics._integrator import AbstractIntegrator
+from implicit_ntk.dynamics._integrator import AbstractIntegrator, require_resolved
 from implicit_ntk.dynamics._problem import FlowProblem, Leaves, States
 from implicit_ntk.equilibrium import Status, default_rtol
 
@@ -112,15 +111,7 @@ class Adaptive(AbstractIntegrator):
         """Raise `ValueError` where `rtol` is less than the solves resolve. No step is unstable for long."""
         own, dtype = problem.method.solver.rtol, problem.y.dtype
         least = jnp.maximum(jnp.asarray(0.0 if own is None else own, dtype), default_rtol(dtype))
-        below = jnp.asarray(self.rtol, dtype) < least.astype(dtype)
-        if is_traced(below):
-            return eqx.error_if(problem, below, "rtol is below what the solves resolve; raise it")
-        if below:
-            raise ValueError(
-                f"rtol={float(self.rtol):g} is below what the solves resolve; pass {float(least):.1g} or "
-                "more, or solve to a smaller rtol"
-            )
-        return problem
+        return require_resolved(problem, self.rtol, least.astype(dtype))
 
     def init(self, problem: FlowProblem) -> AdaptiveState:
         """The state at t = 0, a step of length zero behind it."""

@@ -4,8 +4,11 @@ import abc
 from typing import ClassVar
 
 import equinox as eqx
+import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from implicit_ntk._checks import Number
+from implicit_ntk._tracing import is_traced
 from implicit_ntk.dynamics._problem import FlowProblem, Leaves
 
 
@@ -39,3 +42,16 @@ class AbstractIntegrator(eqx.Module):
     @abc.abstractmethod
     def error_at(self, problem: FlowProblem, state: PyTree, time: Float[Array, ""]) -> Float[Array, ""]:
         """An estimate of `||u_numerical - u||`, the integrator's own error."""
+
+
+def require_resolved(problem: FlowProblem, rtol: Number, least: Float[Array, ""]) -> FlowProblem:
+    """The problem; raises `ValueError` for a tolerance of steps below the `least` that the solves resolve."""
+    below = jnp.asarray(rtol, least.dtype) < least
+    if is_traced(below):
+        return eqx.error_if(problem, below, "rtol is below what the solves resolve; raise it")
+    if below:
+        raise ValueError(
+            f"rtol={float(rtol):g} is below what the solves resolve; pass {float(least):.1g} or more, or "
+            "solve to a smaller rtol"
+        )
+    return problem

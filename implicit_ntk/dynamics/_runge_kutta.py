@@ -8,6 +8,7 @@ so that a step is a scan over its stages and holds one slope at a time. Every st
 method's own tolerance, from the stage before.
 """
 
+import dataclasses
 from typing import ClassVar
 
 import equinox as eqx
@@ -34,43 +35,30 @@ class Stages(eqx.Module):
     stable: float
 
 
-class Books(eqx.Module):
-    """What the steps so far took, and the worst status of their solves."""
+class RungeKuttaState(eqx.Module):
+    """All that the flow remembers between two steps, `states` being those of the last stage.
 
+    `amplification` is what the steps so far made of each mode of the linearised dynamics, of which the
+    flow makes `e^{-lam t}`; the evaluations are those that the stages took, and the solves at t = 0.
+    """
+
+    leaves: Leaves
+    states: States
+    amplification: Float[Array, " N"]
     steps: Count
     forward_evaluations: Count
     adjoint_evaluations: Count
     status: Count
 
-
-class RungeKuttaState(eqx.Module):
-    """All that the flow remembers between two steps, `states` being those of the last stage."""
-
-    leaves: Leaves
-    states: States
-    amplification: Float[Array, " N"]
-    """What the steps so far made of each mode of the linearised dynamics; the flow makes `e^{-lam t}`."""
-    books: Books
-
-    @property
-    def steps(self) -> Count:
-        """Steps taken."""
-        return self.books.steps
-
-    @property
-    def forward_evaluations(self) -> Count:
-        """Applications of the cell to the whole batch."""
-        return self.books.forward_evaluations
-
-    @property
-    def adjoint_evaluations(self) -> Count:
-        """Applications of its transpose."""
-        return self.books.adjoint_evaluations
-
-    @property
-    def status(self) -> Count:
-        """The worst status of the run."""
-        return self.books.status
+    def solved(self, states: States) -> "RungeKuttaState":
+        """With the states of a further stage, and what their solves took."""
+        return dataclasses.replace(
+            self,
+            states=states,
+            forward_evaluations=self.forward_evaluations + jnp.max(states.equilibrium.steps),
+            adjoint_evaluations=self.adjoint_evaluations + jnp.max(states.adjoint.steps),
+            status=jnp.maximum(self.status, states.status),
+        )
 
 
 class AbstractRungeKutta(AbstractIntegrator):
@@ -113,10 +101,17 @@ class AbstractRungeKutta(AbstractIntegrator):
 
     def init(self, problem: FlowProblem) -> RungeKuttaState:
         """The state at t = 0, from the solves that posed the problem."""
-        start = problem.start
-        forward, adjoint = jnp.max(start.equilibrium.steps), jnp.max(start.adjoint.steps)
-        books = Books(jnp.zeros((), jnp.int32), forward, adjoint, start.status)
-        return RungeKuttaState(problem.initial_leaves, start, jnp.ones_like(problem.eigenvalues), books)
+        start, none = problem.start, jnp.zeros((), jnp.int32)
+        unmoved = RungeKuttaState(
+            leaves=problem.initial_leaves,
+            states=start,
+            amplification=jnp.ones_like(problem.eigenvalues),
+            steps=none,
+            forward_evaluations=none,
+            adjoint_evaluations=none,
+            status=none,
+        )
+        return unmoved.solved(start)
 
     def advance(self, problem: FlowProblem, state: RungeKuttaState, until: Scalar) -> RungeKuttaState:
         """Take all whole steps that end at or before `until`; a record never changes the steps."""
@@ -160,19 +155,17 @@ class AbstractRungeKutta(AbstractIntegrator):
 
     def _step(self, problem: FlowProblem, state: RungeKuttaState, dt: Scalar) -> RungeKuttaState:
         def stage(carry: tuple, ab: tuple[Scalar, Scalar]) -> tuple[tuple, None]:
-            slope, total, states, books = carry
+            slope, total, now = carry
             leaves = _downhill(state.leaves, slope, dt * ab[0])
-            states = _solved(problem, leaves, states)
-            slope = problem.gradient(leaves, states)
-            return (slope, _downhill(total, slope, dt * ab[1]), states, _counted(books, states)), None
+            now = now.solved(_solved(problem, leaves, now.states))
+            slope = problem.gradient(leaves, now.states)
+            return (slope, _downhill(total, slope, dt * ab[1]), now), None
 
         still = jax.tree.map(jnp.zeros_like, state.leaves)
-        carry = still, state.leaves, state.states, state.books
         coefficients = jnp.asarray(self.stages.a, dt.dtype), jnp.asarray(self.stages.b, dt.dtype)
-        (_, leaves, states, books), _ = lax.scan(stage, carry, coefficients)
+        (_, leaves, now), _ = lax.scan(stage, (still, state.leaves, state), coefficients)
         amplification = state.amplification * self._amplified(dt * problem.eigenvalues)
-        books = eqx.tree_at(lambda b: b.steps, books, books.steps + 1)
-        return RungeKuttaState(leaves, states, amplification, books)
+        return dataclasses.replace(now, leaves=leaves, amplification=amplification, steps=state.steps + 1)
 
 
 class Heun(AbstractRungeKutta):
@@ -212,15 +205,6 @@ def _solved(problem: FlowProblem, leaves: Leaves, near: States) -> States:
     """At the method's own tolerance, from states nearby."""
     exact = jnp.zeros((), problem.train.X.dtype)
     return problem.solve(leaves, near.equilibrium.z, near.adjoint.z, exact, exact)
-
-
-def _counted(books: Books, states: States) -> Books:
-    return Books(
-        steps=books.steps,
-        forward_evaluations=books.forward_evaluations + jnp.max(states.equilibrium.steps),
-        adjoint_evaluations=books.adjoint_evaluations + jnp.max(states.adjoint.steps),
-        status=jnp.maximum(books.status, states.status),
-    )
 
 
 def _downhill(leaves: Leaves, slope: Leaves, length: Scalar) -> Leaves:

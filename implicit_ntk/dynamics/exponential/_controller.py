@@ -22,8 +22,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool
 
-from implicit_ntk._tracing import is_traced
-from implicit_ntk.dynamics._integrator import AbstractIntegrator
+from implicit_ntk.dynamics._integrator import AbstractIntegrator, require_resolved
 from implicit_ntk.dynamics._problem import FlowProblem, Leaves, States
 from implicit_ntk.dynamics.exponential import _limits as limits, _probes as probes
 from implicit_ntk.dynamics.exponential._modes import Modes, Scalar
@@ -81,16 +80,7 @@ class AbstractExponential(AbstractIntegrator):
 
     def check(self, problem: FlowProblem) -> FlowProblem:
         """Raise `ValueError` where `rtol` is less than the solves resolve. Every step is stable."""
-        least = limits.least_rtol(problem)
-        below = jnp.asarray(self.rtol, least.dtype) < least
-        if is_traced(below):
-            return eqx.error_if(problem, below, "rtol is below what the solves resolve; raise it")
-        if below:
-            raise ValueError(
-                f"rtol={float(self.rtol):g} is below what the solves resolve; pass {float(least):.1g} or "
-                "more, or solve to a smaller rtol"
-            )
-        return problem
+        return require_resolved(problem, self.rtol, limits.least_rtol(problem))
 
     def init(self, problem: FlowProblem) -> ExponentialState:
         """The state at t = 0, a step of length zero behind it."""
