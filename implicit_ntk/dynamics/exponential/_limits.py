@@ -30,7 +30,9 @@ def unresolved(problem: FlowProblem, time: Scalar) -> Scalar:
     """Modes of eigenvalues between zero and the resolution may have decayed by any share up to this one."""
     resolution = resolution_of(problem.eigenvalues)
     unknown = problem.eigenvalues <= resolution
-    coefficients = problem.eigenvectors.T @ jnp.ravel(problem.initial_residual)
+    coefficients = jnp.matmul(
+        problem.eigenvectors.T, jnp.ravel(problem.initial_residual), precision="highest"
+    )
     share = jnp.where(resolution > 0, -jnp.expm1(-resolution * time), 0)
     return share * jnp.sqrt(jnp.sum(jnp.where(unknown, coefficients, 0) ** 2))
 
