@@ -11,7 +11,8 @@ import pytest
 from numpy.testing import assert_allclose
 
 import implicit_ntk as ink
-from implicit_ntk.dynamics.exponential import _controller as controller, pose, segment, start
+from implicit_ntk.dynamics import pose, segment, start
+from implicit_ntk.dynamics.exponential import _controller as controller
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

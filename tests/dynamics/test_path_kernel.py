@@ -11,7 +11,8 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import implicit_ntk as ink
-from implicit_ntk.dynamics import PathKernel, _path_kernel, _visit
+from implicit_ntk.dynamics import PathKernel
+from implicit_ntk.dynamics.along import _path_kernel, _visit
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

@@ -11,7 +11,8 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import implicit_ntk as ink
-from implicit_ntk.dynamics import Regime, _visit
+from implicit_ntk.dynamics import Regime
+from implicit_ntk.dynamics.along import _visit
 from implicit_ntk.dynamics.along._rotation import dimensions_of, rotation
 from implicit_ntk.networks import trained_leaves
 
