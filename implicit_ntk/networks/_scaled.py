@@ -16,9 +16,9 @@ class Scaled(AbstractOutputWrapper):
     """`alpha f`: the larger `alpha`, the less the parameters move to fit the same targets.
 
     The kernel of `alpha f` is `alpha^2 H`, so that time runs `alpha^2` faster: what `f` does by t, `alpha f`
-    does by `t / alpha^2`. The way covered, and with it the drift of the kernel, fall like `1 / alpha`
-    (Chizat, Oyallon and Bach, NeurIPS 2019, who also divide the loss by `alpha^2`, which leaves t as it
-    is). Of a network that does not start at zero `u(0)` grows as well: scale a centred one,
+    does by `t / alpha^2`. The way covered, and with it the drift of the kernel, fall like `1 / alpha` as
+    `alpha` grows (Chizat, Oyallon and Bach, NeurIPS 2019, who also divide the loss by `alpha^2`, which leaves
+    t as it is). Of a network that does not start at zero `u(0)` grows as well: scale a centred one,
     `Scaled(Centred(net), alpha)`, which is `Centred(Scaled(net, alpha))`. Accepted wherever a network is, but
     its infinite width has no limit kernel here.
 

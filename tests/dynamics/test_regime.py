@@ -84,7 +84,7 @@ def test_shares(problem: Callable, gradient: Callable, by_hand: Callable, meter:
 
 
 def test_from_lazy_to_rich(meter: Callable, x64: None) -> None:
-    """The drift and the way covered fall like `1/alpha`; at t = 0 nothing has moved."""
+    """The drift falls, the way covered in the end like `1/alpha`; at t = 0 nothing has moved."""
     rich, middle, lazy = (meter(alpha, 0.0, 60.0)[1] for alpha in (0.5, 5.0, 50.0))
     for found in (rich, middle, lazy):
         assert found.operator_drift[0] == found.flips[0] == found.velocity[0] == found.distance["A"][0] == 0

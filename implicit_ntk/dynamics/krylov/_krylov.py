@@ -64,10 +64,11 @@ class KrylovExponential(AbstractExponential):
     bring what leaves it below a tenth of the tolerance, by a bound (`_krylov_basis`), which counts as part
     of the step's error. Its steps are otherwise those of `Exponential`, `rtol` of the same meaning.
 
-    A step of length h takes at most about `2 sqrt(h lambda_max)` vectors, fewer where the eigenvalues decay
-    fast, two products of (n, m) with (m, m) each; where `krylov` are not enough it is shortened. So a long
-    time t costs about `4 t lambda_max / krylov` vectors: 64 reach a thousand `1/lambda_max` in a step, the
-    end of training, at several `1/lambda_min`, in as many steps as the condition number is thousands.
+    A step of length h takes some `2 sqrt(h lambda_max)` vectors, more at tight tolerances, fewer where the
+    eigenvalues decay fast, two products of (n, m) with (m, m) each; where `krylov` are not enough it is
+    shortened. So a long time t costs about `4 t lambda_max / krylov` vectors: 64 reach a thousand
+    `1/lambda_max` in a step, the end of training, at several `1/lambda_min`, in as many steps as the
+    condition number is thousands.
     `t = inf` is refused where there are more outputs than vectors: whether the slowest mode is ever
     learnt is then not known.
 
