@@ -58,6 +58,13 @@ def dtype(request: pytest.FixtureRequest) -> Iterator[np.dtype]:
         yield np.dtype(request.param)
 
 
+@pytest.fixture(autouse=True)
+def _precision_of_the_process() -> Iterator[None]:
+    """A command sets 64 bits for its process; here that is the tests', which go on without."""
+    yield
+    jax.config.update("jax_enable_x64", False)
+
+
 @pytest.fixture
 def x64() -> Iterator[None]:
     """Enable x64 for one test."""

@@ -20,14 +20,6 @@ SMALL = ["--n-train", "12", "--n-test", "8", "--widths", "16", "24", "--seeds", 
 SMALL += ["--integrator", "euler", "--horizon", "1", "--records", "4"]
 
 
-@pytest.fixture(autouse=True)
-def _keep_precision():
-    """The command sets 64 bits for its own process; here the process is the tests'."""
-    before = jax.config.jax_enable_x64
-    yield
-    jax.config.update("jax_enable_x64", before)
-
-
 def test_run_writes_its_directory_and_prints_the_table(tmp_path, capsys):
     assert main(["run", *SMALL, "--name", "small", "--out", str(tmp_path)]) == 0
     folder = tmp_path / "small"

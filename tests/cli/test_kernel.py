@@ -14,12 +14,8 @@ SMALL = ["kernel", "--n", "10", "--width", "16"]
 
 
 @pytest.fixture(autouse=True)
-def _keep_precision(monkeypatch):
-    """The command sets 64 bits for its own process; here the process is the tests'."""
+def _bundled_data(monkeypatch):
     monkeypatch.delenv("IMPLICIT_NTK_DATA", raising=False)
-    before = jax.config.jax_enable_x64
-    yield
-    jax.config.update("jax_enable_x64", before)
 
 
 def test_writes_its_directory_and_prints_the_table(tmp_path, capsys, quick_compilation, tol_solve):

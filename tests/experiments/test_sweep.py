@@ -72,14 +72,6 @@ def result(strict: None, kept: Path) -> SweepResult:
     return run_sweep(SMALL, checkpoints=kept)
 
 
-@pytest.fixture
-def x64_as_before() -> Iterator[None]:
-    """The command sets it for its process."""
-    before = jax.config.jax_enable_x64
-    yield
-    jax.config.update("jax_enable_x64", before)
-
-
 def drawn(rng: np.random.Generator, power: float, seeds: int = 5) -> list[np.ndarray]:
     """`3 m^power` with noise, the wider the less."""
     noise = [np.exp(rng.standard_normal(seeds) * 2 / m**0.5) for m in WIDTHS]
@@ -324,7 +316,7 @@ class TestSettings:
 
 class TestCommand:
     @pytest.fixture(autouse=True)
-    def _surroundings(self, strict: None, x64_as_before: None) -> None:
+    def _surroundings(self, strict: None) -> None:
         """The program of `result` serves the command too: its settings are the same."""
 
     def test_stopped_and_resumed_it_writes_what_it_would_have(
