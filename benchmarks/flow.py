@@ -24,7 +24,7 @@ from _timing import device
 
 import implicit_ntk as ink
 from implicit_ntk.data import two_class
-from implicit_ntk.dynamics import AbstractIntegrator, FlowProblem, pose, segment, start
+from implicit_ntk.dynamics import AbstractIntegrator, FlowProblem, FlowState, pose, segment, start
 
 PROBES = 64
 """Rows of the unseen data that `Exponential` solves for besides."""
@@ -91,7 +91,7 @@ def equal_error(
     scale = float(jnp.sqrt(jnp.mean(posed.initial_residual**2)))
     horizon = until / largest
     tight = run(posed, ink.Exponential(reference), horizon)
-    print(f"  reference: {_row(tight)}")
+    print(f"  reference: {_row(tight)}", flush=True)
     eulers = [(share, run(posed, ink.Euler(share / largest), horizon)) for share in shares]
     for share, euler in eulers:
         print(f"  Euler, dt = {share:g}/lambda_max: {_row(euler)}; {_errors(euler, tight, scale)}")
@@ -135,13 +135,24 @@ def to_the_end(posed: FlowProblem, rtol: float) -> None:
 
 
 def first_time_below(posed: FlowProblem, integrator: AbstractIntegrator, loss: float) -> float:
-    """By dense output at twenty times a decade."""
-    state = start(posed, integrator)
-    for time_now in np.geomspace(1, 1e12, 241) / float(posed.eigenvalues[-1]):
+    """To a tenth, by dense output: the decade first."""
+
+    def move(state: FlowState, time_now: float) -> tuple[FlowState, bool]:
         state, rec = segment(posed, integrator, state, jnp.asarray(time_now))
-        if rec.loss <= loss:
-            return float(time_now)
-    raise SystemExit(f"the loss did not fall to {loss:g}")
+        return state, bool(rec.loss <= loss)
+
+    state, early, late = start(posed, integrator), 0.1 / float(posed.eigenvalues[-1]), np.inf
+    latest = 1e12 * early
+    while late > 1.1 * early:
+        middle = 10 * early if np.isinf(late) else (early * late) ** 0.5
+        ahead, below = move(state, middle)
+        if below:
+            late = middle
+        else:
+            state, early = ahead, middle
+        if early > latest:
+            raise SystemExit(f"the loss did not fall to {loss:g}")
+    return late
 
 
 def _row(run: Run) -> str:

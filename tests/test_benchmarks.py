@@ -51,7 +51,13 @@ def test_every_benchmark_is_tried_here():
     assert {path.name for path in FOLDER.glob("[!_]*.py")} == set(SMALL)
 
 
-@pytest.mark.parametrize("name", SMALL)
+LONG = ("flow_large.py", "precisions.py")
+"""Compiled several times over."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in SMALL]
+)
 def test_benchmark_prints_its_answer(name, monkeypatch):
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # compilation is all that takes time here
     flags, answer = SMALL[name]
