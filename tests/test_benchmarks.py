@@ -51,7 +51,7 @@ def test_every_benchmark_is_tried_here():
     assert {path.name for path in FOLDER.glob("[!_]*.py")} == set(SMALL)
 
 
-LONG = ("flow_large.py", "precisions.py")
+LONG = ("flow_large.py", "precisions.py", "solvers.py")
 """Compiled several times over."""
 
 

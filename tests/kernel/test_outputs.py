@@ -46,7 +46,7 @@ def test_each_output_is_a_scalar_network(key: jax.Array, X: np.ndarray, X2: np.n
         assert_allclose(H[:, c, :, c], want, rtol=1e-12)
 
 
-@pytest.mark.parametrize("kind", ["outer", "autodiff", "dense"])
+@pytest.mark.parametrize("kind", ["outer", "autodiff", pytest.param("dense", marks=pytest.mark.slow)])
 def test_trace_and_diagonal(kind: str, key: jax.Array, X: np.ndarray, X2: np.ndarray, x64: None) -> None:
     """Those of the whole kernel, for every kind."""
     net = network(key)
