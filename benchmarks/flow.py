@@ -24,7 +24,7 @@ from _timing import device
 
 import implicit_ntk as ink
 from implicit_ntk.data import two_class
-from implicit_ntk.dynamics import AbstractIntegrator, FlowProblem, FlowState, pose, segment, start
+from implicit_ntk.dynamics import AbstractIntegrator, FlowProblem, pose, segment, start
 
 PROBES = 64
 """Rows of the unseen data that `Exponential` solves for besides."""
@@ -136,17 +136,12 @@ def to_the_end(posed: FlowProblem, rtol: float) -> None:
 
 def first_time_below(posed: FlowProblem, integrator: AbstractIntegrator, loss: float) -> float:
     """To a tenth, by dense output: the decade first."""
-
-    def move(state: FlowState, time_now: float) -> tuple[FlowState, bool]:
-        state, rec = segment(posed, integrator, state, jnp.asarray(time_now))
-        return state, bool(rec.loss <= loss)
-
     state, early, late = start(posed, integrator), 0.1 / float(posed.eigenvalues[-1]), np.inf
     latest = 1e12 * early
     while late > 1.1 * early:
         middle = 10 * early if np.isinf(late) else (early * late) ** 0.5
-        ahead, below = move(state, middle)
-        if below:
+        ahead, rec = segment(posed, integrator, state, jnp.asarray(middle))
+        if rec.loss <= loss:
             late = middle
         else:
             state, early = ahead, middle
